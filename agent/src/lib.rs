@@ -1,0 +1,9 @@
+//! Wires policy, DNS proxy and datapath into `namegate run` (and the agent).
+//!
+//! In:  a policy file, a command, resolvers.
+//! Out: an enforced pod, answers to the operator's commands, a report.
+//! Not here: any decision about a name or a packet (`policy`, `dnsproxy/core`, `fqdn-ebpf/common`).
+
+#![forbid(unsafe_code)]
+
+pub mod pod;

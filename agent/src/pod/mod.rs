@@ -1,0 +1,1 @@
+//! The pod of `namegate run` (to be written).
