@@ -11,6 +11,7 @@
 
 mod address_book;
 mod cidr;
+mod endpoint;
 mod id;
 mod label;
 mod local;
@@ -18,6 +19,7 @@ mod selector;
 
 pub use address_book::AddressBook;
 pub use cidr::covering_prefixes;
+pub use endpoint::EndpointId;
 pub use id::{IdentityId, reserved};
 pub use label::{Label, LabelError, LabelSet, source};
 pub use local::{
