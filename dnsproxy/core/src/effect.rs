@@ -76,6 +76,8 @@ pub struct QueryRecord {
     pub rcode: Option<u16>,
     /// Addresses of the answer, empty for refusals.
     pub addresses: Vec<std::net::IpAddr>,
+    /// Those of them that no name may open (rebinding), so they were not learned.
+    pub withheld: Vec<std::net::IpAddr>,
     /// CNAME targets on the chain, in order.
     pub cnames: Vec<Fqdn>,
     /// Lowest TTL on the chain.
@@ -95,6 +97,13 @@ pub enum QueryVerdict {
     Answered(&'static str),
     /// Refused by policy; the policies that restrict this endpoint's names.
     Refused {
+        /// `kind/namespace/name` of each.
+        policies: Vec<String>,
+        /// A person's next step.
+        hint: String,
+    },
+    /// Policy would refuse it, but the endpoint is in audit mode: it was sent on.
+    WouldRefuse {
         /// `kind/namespace/name` of each.
         policies: Vec<String>,
         /// A person's next step.

@@ -1,0 +1,45 @@
+//! What the control side tells the core, as plain values.
+//!
+//! In:  compiled policies, addresses, trust.
+//! Out: [`Snapshot`]; the core takes each as a whole and asks nothing back.
+//! Not here: making one (`agent`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use identity::{AddressBook, EndpointId};
+use policy::compiled::EndpointPolicy;
+
+/// The whole state of the world that decides about queries and answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// Ascending; a snapshot older than the one in force is ignored.
+    pub revision: u64,
+    /// Every workload whose DNS comes this way.
+    pub endpoints: Vec<EndpointSnapshot>,
+    /// Which identity an address has.
+    pub book: Arc<AddressBook>,
+    /// Resolvers whose answers teach.
+    pub trusted: BTreeSet<IpAddr>,
+    /// Queries to these addresses go to other resolvers, which are tried in order. Such an
+    /// address is trusted: whoever configured the redirect chose the resolvers.
+    pub redirects: BTreeMap<IpAddr, Vec<SocketAddr>>,
+    /// Addresses of nodes; no name opens them.
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+/// One workload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointSnapshot {
+    /// Its number.
+    pub id: EndpointId,
+    /// Its addresses; the shell finds the endpoint of a client by them.
+    pub addresses: Vec<IpAddr>,
+    /// What it may do.
+    pub policy: Arc<EndpointPolicy>,
+    /// Nothing is refused, everything is recorded.
+    pub audit: bool,
+}
