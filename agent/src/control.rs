@@ -1,0 +1,157 @@
+//! The control socket: answers the operator's commands.
+//!
+//! In:  HTTP requests on a unix socket that only root may open.
+//! Out: the values of `api`, and the stream of flow records.
+//! Not here: what the values are made of ([`Source`] is asked).
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use flows::{Filter, FlowRecord};
+use futures_util::StreamExt;
+use tokio::{net::UnixListener, sync::broadcast};
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+
+use crate::api::{self, CacheRow, FqdnNames, ObserveQuery, Status};
+
+/// Records kept for readers that are slower than events.
+pub(crate) const FOLLOW_BUFFER: usize = 1024;
+
+/// Past records that one request may ask for.
+const MOST_PAST: usize = 100_000;
+
+/// Who knows the answers.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// How the enforcer is.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+    /// The names of the cache.
+    fn cache(&self) -> impl Future<Output = Vec<CacheRow>> + Send;
+    /// The selectors and what they match.
+    fn names(&self) -> impl Future<Output = FqdnNames> + Send;
+    /// Past records, and those to come.
+    fn records(
+        &self,
+        last: usize,
+        filter: &Filter,
+    ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>);
+}
+
+/// A bound control socket; its file goes when this does.
+#[derive(Debug)]
+pub(crate) struct Control {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// The file of a socket, removed on drop.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "control socket not removed");
+        }
+    }
+}
+
+impl Control {
+    /// Binds `path`, readable for root only. A socket file that nobody listens on is replaced.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let abandoned = fs::symlink_metadata(path).is_ok()
+            && std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if abandoned {
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        let file = SocketFile(path.to_owned());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, file })
+    }
+
+    /// Serves until dropped. The socket's file lives as long as the returned guard.
+    pub(crate) fn serve<S: Source>(
+        self,
+        source: Arc<S>,
+    ) -> (SocketFile, impl Future<Output = io::Result<()>>) {
+        let routes = Router::new()
+            .route(api::path::STATUS, get(status::<S>))
+            .route(api::path::CACHE, get(cache::<S>))
+            .route(api::path::NAMES, get(names::<S>))
+            .route(api::path::OBSERVE, get(observe::<S>))
+            .with_state(source);
+        (self.file, async move {
+            axum::serve(self.listener, routes).await
+        })
+    }
+}
+
+async fn status<S: Source>(State(source): State<Arc<S>>) -> Json<Status> {
+    Json(source.status().await)
+}
+
+async fn cache<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<CacheRow>> {
+    Json(source.cache().await)
+}
+
+async fn names<S: Source>(State(source): State<Arc<S>>) -> Json<FqdnNames> {
+    Json(source.names().await)
+}
+
+async fn observe<S: Source>(
+    State(source): State<Arc<S>>,
+    Query(query): Query<ObserveQuery>,
+) -> Response {
+    let filter = Filter {
+        verdict: query.verdict,
+    };
+    let last = query.last.unwrap_or(20).min(MOST_PAST);
+    let (past, coming) = source.records(last, &filter);
+    let past = futures_util::stream::iter(past.into_iter().map(|record| json_line(&record)));
+    let body = if query.follow {
+        let coming = BroadcastStream::new(coming).filter_map(move |record| {
+            let line = match record {
+                Ok(record) if filter.accepts(&record) => Some(json_line(&record)),
+                Ok(_) => None,
+                // The reader was too slow; the counters have them all.
+                Err(BroadcastStreamRecvError::Lagged(missed)) => {
+                    tracing::debug!(missed, "a reader of `observe` missed records");
+                    None
+                }
+            };
+            async move { line }
+        });
+        Body::from_stream(past.chain(coming))
+    } else {
+        Body::from_stream(past)
+    };
+    match Response::builder()
+        .header(header::CONTENT_TYPE, "application/x-ndjson")
+        .body(body)
+    {
+        Ok(response) => response,
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn json_line(record: &FlowRecord) -> Result<Bytes, serde_json::Error> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    Ok(line.into())
+}

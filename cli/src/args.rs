@@ -1,0 +1,307 @@
+//! The command line: what can be asked for, with an example on every command.
+//!
+//! In:  `argv`.
+//! Out: [`Cli`], parsed and checked as far as one argument alone can be.
+//! Not here: carrying it out.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Egress by name, enforced in the kernel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "namegate",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  sudo namegate run --allow crates.io --allow '*.crates.io' -- cargo fetch"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one command, locked to the names its policy allows.
+    Run(Box<Run>),
+    /// Names that were resolved.
+    #[command(subcommand)]
+    Fqdn(Fqdn),
+    /// How the running enforcer is.
+    #[command(after_help = "Example:\n  sudo namegate status")]
+    Status {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Verdicts, one line each, as they happen.
+    Observe(Observe),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sudo namegate run --allow example.test -- curl https://example.test/
+  sudo namegate run --policy ci-runner.yaml --label app=ci-runner -- make release
+  sudo namegate run --policy p.yaml --audit --report report.json -- ./job.sh
+
+Exit status: the command's own; 77 with --fail-on-deny when it succeeded although something was
+denied; 125 when namegate itself failed; 126 or 127 when the command cannot be run or found;
+128+N when signal N ended it.")]
+pub(crate) struct Run {
+    /// Policy file or directory (CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy). Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// Allow a name or pattern: NAME[:PORT[/PROTOCOL]], default port 443/TCP. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow: Vec<String>,
+
+    /// Label of the command, as policies select it. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+
+    /// Namespace of the command, as policies select it.
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+
+    /// Resolver to ask instead of the host's. Repeatable; asked in order.
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = resolver)]
+    pub(crate) dns: Vec<SocketAddr>,
+
+    /// Record what policy would refuse, and let it through.
+    #[arg(long)]
+    pub(crate) audit: bool,
+
+    /// Exit with 77 when the command succeeded but something was denied.
+    #[arg(long)]
+    pub(crate) fail_on_deny: bool,
+
+    /// Write the report as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Control socket for `namegate status`, `fqdn`, `observe`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// Leave this path of the host reachable although it is a way out. Weakens the boundary.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) expose: Vec<PathBuf>,
+
+    /// Let the command gain privileges (sudo, setuid programs). Weakens the boundary.
+    #[arg(long)]
+    pub(crate) allow_sudo: bool,
+
+    /// IPv6 in the pod.
+    #[arg(long, value_enum, default_value_t = Ipv6::Auto)]
+    pub(crate) ipv6: Ipv6,
+
+    /// Shortest time a resolved address stays allowed, in seconds, whatever its TTL.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) min_ttl: u64,
+
+    /// How long past its TTL a resolved address stays allowed, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) ttl_grace: u64,
+
+    /// Most addresses the command may learn at a time.
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    pub(crate) max_addresses: u32,
+
+    /// Most names the command may learn at a time.
+    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    pub(crate) max_names: u32,
+
+    /// Say what is being done.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+
+    /// The command and its arguments.
+    #[arg(required = true, last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Ipv6 {
+    /// When the host has a route to the IPv6 world.
+    Auto,
+    /// Never.
+    Off,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fqdn {
+    /// The cache of resolved names.
+    #[command(subcommand)]
+    Cache(Cache),
+    /// The selectors in force and what they match.
+    #[command(after_help = "Example:\n  sudo namegate fqdn names -o json")]
+    Names {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// List names, their addresses and when they end.
+    #[command(after_help = "Example:\n  sudo namegate fqdn cache list -p '*.github.com'")]
+    List {
+        /// Only this endpoint.
+        #[arg(long, short, value_name = "ID")]
+        endpoint: Option<u32>,
+        /// Only names this pattern matches.
+        #[arg(long = "matchpattern", short, value_name = "PATTERN")]
+        pattern: Option<String>,
+        /// Only rows of this source.
+        #[arg(long, short, value_enum)]
+        source: Option<Source>,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Source {
+    /// A resolver said so.
+    Lookup,
+    /// Kept by a live connection.
+    Connection,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sudo namegate observe -f --verdict DROPPED")]
+pub(crate) struct Observe {
+    /// Go on with what happens next.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// How many past records to begin with.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) last: usize,
+    /// Only this verdict.
+    #[arg(long, value_name = "VERDICT", ignore_case = true)]
+    pub(crate) verdict: Option<VerdictArg>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// One line per record, or one JSON object per line.
+    #[arg(long, short, value_enum, default_value_t = ObserveFormat::Compact)]
+    pub(crate) output: ObserveFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(crate) enum VerdictArg {
+    Forwarded,
+    Dropped,
+    Error,
+    Audit,
+    Redirected,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ObserveFormat {
+    Compact,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Control socket of the enforcer; needed when several run.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// How to print.
+    #[arg(
+        long = "output",
+        short = 'o',
+        value_enum,
+        default_value_t = Format::Table
+    )]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+}
+
+/// `ADDR`, `ADDR:PORT` or `[ADDR]:PORT`; port 53 when none is given.
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    text.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+        .map(|address| SocketAddr::new(address, 53))
+        .map_err(|_| {
+            format!(
+                "`{text}` is not an address; write 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command) {
+            if command.get_subcommands().next().is_none() {
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(help.contains("Example"), "{}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn a_resolver_is_an_address_with_or_without_a_port() {
+        assert_eq!(resolver("192.0.2.53"), Ok(([192, 0, 2, 53], 53).into()));
+        assert_eq!(
+            resolver("192.0.2.53:5353"),
+            Ok(([192, 0, 2, 53], 5353).into())
+        );
+        assert_eq!(
+            resolver("2001:db8::53").map(|a| a.to_string()),
+            Ok("[2001:db8::53]:53".into())
+        );
+        assert_eq!(
+            resolver("[2001:db8::53]:5353").map(|a| a.to_string()),
+            Ok("[2001:db8::53]:5353".into())
+        );
+        assert!(resolver("dns.example").is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! Tables for people.
+//!
+//! In:  values of `agent::api`.
+//! Out: aligned text with the columns people know from `cilium-dbg`.
+//! Not here: JSON and YAML (`output`), the report of a run (`explain`).
+
+use std::fmt::Write;
+
+use agent::api::{CacheRow, FqdnNames, Status};
+use comfy_table::{ContentArrangement, Table, presets};
+use policy::fqdn::{Fqdn, NameSelector};
+
+use crate::args::Source;
+
+/// The rows that were asked for.
+pub(crate) fn select(
+    rows: Vec<CacheRow>,
+    endpoint: Option<u32>,
+    pattern: Option<&str>,
+    source: Option<Source>,
+) -> anyhow::Result<Vec<CacheRow>> {
+    let selector = pattern.map(NameSelector::pattern).transpose()?;
+    let source = source.map(|source| match source {
+        Source::Lookup => "lookup",
+        Source::Connection => "connection",
+    });
+    Ok(rows
+        .into_iter()
+        .filter(|row| endpoint.is_none_or(|id| id == row.endpoint))
+        .filter(|row| source.is_none_or(|source| source == row.source))
+        .filter(|row| {
+            selector.as_ref().is_none_or(|selector| {
+                Fqdn::parse(&row.fqdn).is_ok_and(|name| selector.matches(&name))
+            })
+        })
+        .collect())
+}
+
+pub(crate) fn cache(rows: &Vec<CacheRow>) -> String {
+    let mut table = plain(&["Endpoint", "Source", "FQDN", "TTL", "ExpirationTime", "IPs"]);
+    for row in rows {
+        table.add_row([
+            row.endpoint.to_string(),
+            row.source.clone(),
+            row.fqdn.clone(),
+            row.ttl.to_string(),
+            row.expiration_time
+                .round(jiff::Unit::Second)
+                .unwrap_or(row.expiration_time)
+                .to_string(),
+            joined(&row.ips),
+        ]);
+    }
+    table.to_string()
+}
+
+pub(crate) fn names(names: &FqdnNames) -> String {
+    let mut table = plain(&["Selector", "Names", "IPs"]);
+    for row in &names.selectors {
+        table.add_row([
+            row.selector_string.clone(),
+            row.names.join(","),
+            joined(&row.ips),
+        ]);
+    }
+    table.to_string()
+}
+
+pub(crate) fn status(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _written = writeln!(text, "{key:<12} {value}");
+    };
+    line(
+        "namegate",
+        format!("{}, process {}", status.version, status.pid),
+    );
+    line("command", status.command.join(" "));
+    line("mode", format!("{} since {}", status.mode, status.since));
+    line(
+        "endpoint",
+        format!(
+            "{} (identity {}) {}",
+            status.endpoint.id,
+            status.endpoint.identity,
+            joined(&status.endpoint.addresses)
+        ),
+    );
+    line("labels", status.endpoint.labels.join(", "));
+    line("policies", status.policies.join(", "));
+    line("resolvers", status.resolvers.join(", "));
+    line("attached", status.attachment.clone());
+    line("names", status.names.to_string());
+    let totals = &status.totals;
+    line(
+        "packets",
+        format!(
+            "{} forwarded, {} dropped, {} audited",
+            totals.forwarded_packets, totals.dropped_packets, totals.audited_packets
+        ),
+    );
+    line(
+        "lookups",
+        format!(
+            "{} answered, {} refused, {} failed",
+            totals.lookups_answered, totals.lookups_refused, totals.lookups_failed
+        ),
+    );
+    line("lost events", totals.lost_events.to_string());
+    text
+}
+
+/// A table without lines, columns three spaces apart.
+pub(crate) fn plain(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
