@@ -1,1 +1,2 @@
-//! (to be written)
+//! Real packets against real programs: see `tests/`.
+#![forbid(unsafe_code)]
