@@ -6,5 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compile;
 pub mod compiled;
 pub mod fqdn;
+pub mod model;
+pub mod parse;
+pub mod selector;

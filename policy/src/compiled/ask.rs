@@ -99,16 +99,15 @@ impl EndpointPolicy {
     ) -> DnsVerdict<'_> {
         let proto = if tcp { Protocol::Tcp } else { Protocol::Udp };
         let here = |kind: DnsRuleKind| {
-            self.dns_rules.iter().filter(move |rule| {
-                rule.kind == kind
-                    && rule.proto.is_none_or(|own| own == proto)
-                    && rule.ports.contains(port)
-                    && match rule.server {
-                        Peer::Any => true,
-                        Peer::Identity(id) => id == server,
-                        Peer::Fqdn(id) => learned.contains(id),
-                    }
-            })
+            [Peer::Any, Peer::Identity(server)]
+                .into_iter()
+                .chain(learned.iter().map(Peer::Fqdn))
+                .flat_map(|peer| self.dns_rules_of(peer))
+                .filter(move |rule| {
+                    rule.kind == kind
+                        && rule.proto.is_none_or(|own| own == proto)
+                        && rule.ports.contains(port)
+                })
         };
         let mut about_port = here(DnsRuleKind::Port).peekable();
         let found = if about_port.peek().is_some() {
@@ -128,6 +127,15 @@ impl EndpointPolicy {
             policies: policies.into_iter().cloned().collect(),
             nearest: self.nearest_dns_rule(name),
         }
+    }
+
+    fn dns_rules_of(&self, server: Peer) -> impl Iterator<Item = &DnsRule> + '_ {
+        let first = self.dns_rules.partition_point(|rule| rule.server < server);
+        self.dns_rules
+            .get(first..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(move |rule| rule.server == server)
     }
 
     /// The DNS rule with the name most alike, wherever it applies.

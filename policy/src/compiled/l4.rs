@@ -122,6 +122,18 @@ impl PortPrefix {
         self.len == 0
     }
 
+    /// The prefix of `len` bits it is inside of.
+    fn shortened(self, len: u8) -> Self {
+        let len = len.min(self.len);
+        let mask = u16::MAX
+            .checked_shl(16 - u32::from(len.min(16)))
+            .unwrap_or(0);
+        Self {
+            base: self.base & mask,
+            len,
+        }
+    }
+
     /// The last port.
     pub fn last(self) -> u16 {
         self.base | u16::MAX.checked_shr(u32::from(self.len)).unwrap_or(0)
@@ -216,6 +228,17 @@ impl L4 {
             (Some(_), None) => false,
             (Some(a), Some(b)) => a == b && self.ports().covers(other.ports()),
         }
+    }
+
+    /// Everything that covers it, itself excluded, the nearest first.
+    pub(crate) fn wider(self) -> impl Iterator<Item = Self> {
+        let (proto, ports) = (self.proto(), self.ports());
+        let of_ports = proto.into_iter().flat_map(move |proto| {
+            (0..ports.len)
+                .rev()
+                .map(move |len| Self::new(proto, ports.shortened(len)))
+        });
+        of_ports.chain(proto.map(|_| Self::Any))
     }
 
     /// How long the prefix is in the POLICY map's key: the longer, the more specific.

@@ -4,9 +4,11 @@
 //! Out: at most one layer per distinct L4, each as strong as the strongest that covers it.
 //! Not here: peers; how the results are stored.
 //!
-//! The POLICY map answers with its longest matching prefix only. A short deny must therefore be
-//! repeated on every longer allow below it; a longer and weaker one is left out where the
-//! shorter one already says everything.
+//! The POLICY map answers with its longest matching prefix only. A weak layer inside a stronger,
+//! wider one is therefore left out, and one of equal strength also speaks for the rules of the
+//! wider one.
+
+use std::collections::HashMap;
 
 use super::{Action, L4, Precedence};
 
@@ -16,48 +18,51 @@ pub(crate) struct Layer<R> {
     pub(crate) l4: L4,
     pub(crate) action: Action,
     pub(crate) precedence: Precedence,
-    /// Indexes of the rules, sorted.
+    /// The rules, sorted.
     pub(crate) rules: Vec<R>,
 }
 
-/// Merges the layers of one direction and peer.
+/// Merges the layers of one direction and peer; shorter prefixes come first in the result.
 pub(crate) fn resolve<R: Ord + Copy>(mut layers: Vec<Layer<R>>) -> Vec<Layer<R>> {
-    // Shorter prefixes first, so that whatever covers a layer is settled before it.
-    layers.sort_unstable_by(|a, b| {
-        (a.l4.specificity(), a.l4)
-            .cmp(&(b.l4.specificity(), b.l4))
+    let key = |layer: &Layer<R>| (layer.l4.specificity(), layer.l4);
+    layers.sort_by(|a, b| {
+        key(a)
+            .cmp(&key(b))
             .then_with(|| b.precedence.cmp(&a.precedence))
     });
-    let mut out: Vec<Layer<R>> = Vec::with_capacity(layers.len());
-    for layer in layers {
-        if let Some(same) = out.last_mut().filter(|last| last.l4 == layer.l4) {
+    let mut kept: Vec<Layer<R>> = Vec::with_capacity(layers.len());
+    let mut by_l4: HashMap<L4, usize> = HashMap::with_capacity(layers.len());
+    let mut layers = layers.into_iter().peekable();
+    while let Some(mut layer) = layers.next() {
+        while let Some(same) = layers.next_if(|next| next.l4 == layer.l4) {
             // Sorted by precedence: what comes later is at most as strong.
             if same.precedence == layer.precedence {
-                unite(&mut same.rules, &layer.rules);
+                layer.rules.extend(same.rules);
             }
-            continue;
         }
-        out.push(layer);
-    }
-    // Every covering layer stands before the covered one, and already holds the strongest of all
-    // that cover it in turn, so the nearest one is enough.
-    let mut kept: Vec<Layer<R>> = Vec::with_capacity(out.len());
-    for mut layer in out {
-        if let Some(cover) = kept.iter().rev().find(|k| k.l4.covers(layer.l4)) {
+        // Whatever covers this layer was settled before it and is as strong as all that cover it
+        // in turn, so the nearest one is enough.
+        let cover = layer.l4.wider().find_map(|l4| by_l4.get(&l4));
+        if let Some(cover) = cover.and_then(|at| kept.get(*at)) {
             if cover.precedence > layer.precedence {
                 continue;
             }
             if cover.precedence == layer.precedence {
-                unite(&mut layer.rules, &cover.rules);
+                layer.rules.extend_from_slice(&cover.rules);
             }
         }
+        layer.rules.sort_unstable();
+        layer.rules.dedup();
+        by_l4.insert(layer.l4, kept.len());
         kept.push(layer);
     }
     kept
 }
 
-fn unite<R: Ord + Copy>(into: &mut Vec<R>, from: &[R]) {
-    into.extend_from_slice(from);
-    into.sort_unstable();
-    into.dedup();
+/// What a longest-prefix look-up finds.
+pub(crate) fn lookup<R>(layers: &[Layer<R>], l4: L4) -> Option<&Layer<R>> {
+    layers
+        .iter()
+        .filter(|layer| layer.l4.covers(l4))
+        .max_by_key(|layer| layer.l4.specificity())
 }

@@ -22,7 +22,7 @@ use identity::{IdentityId, SelectorId, SelectorSet, reserved};
 pub use ask::{DnsNames, DnsRule, DnsRuleKind, DnsVerdict};
 pub use fqdn_set::IdentityEntry;
 pub use l4::{L4, PortPrefix, Protocol, UnknownProtocol};
-pub(crate) use layers::{Layer, resolve};
+pub(crate) use layers::{Layer, lookup, resolve};
 pub use nearest::DeniedFlow;
 pub use origin::{PolicyKind, PolicyRef, RuleOrigin, RuleSet};
 pub use selectors::Selectors;
@@ -91,6 +91,11 @@ impl Precedence {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// A number read back from the kernel.
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
 }
 
 /// Index into [`EndpointPolicy::rule_sets`].
@@ -135,17 +140,26 @@ pub struct EndpointPolicy {
     pub default_deny_ingress: bool,
     /// What leaves the endpoint without a matching entry is dropped.
     pub default_deny_egress: bool,
-    /// Entries, sorted.
+    /// Entries, in their order ([`EndpointPolicy::sorted`]).
     pub entries: Vec<Entry>,
     /// The rules behind the entries. The set of an entry nobody wrote (local node access) is empty.
     pub rule_sets: Vec<RuleSet>,
     /// `toFQDNs` selectors: what names teach.
     pub selectors: Selectors,
-    /// Which names may be asked where.
+    /// Which names may be asked where, sorted by server ([`EndpointPolicy::sorted`]).
     pub dns_rules: Vec<DnsRule>,
 }
 
 impl EndpointPolicy {
+    /// The same policy with entries and DNS rules in the order look-ups rely on. `compile` makes
+    /// sorted values; one put together by hand has to pass through here.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.entries.sort_unstable();
+        self.dns_rules.sort_by_key(|rule| rule.server);
+        self
+    }
+
     /// The `toFQDNs` selectors that `name` matches; empty when the name teaches nothing.
     pub fn selectors_matching(&self, name: &Fqdn) -> SelectorSet {
         self.selectors.matching(name)

@@ -62,9 +62,12 @@ impl<T> NameIndex<T> {
     }
 }
 
-/// A set of selectors that answers whether any of them matches.
+/// A set of selectors that answers whether any of them matches. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NameSet {
+pub struct NameSet(Arc<Indexed>);
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Indexed {
     selectors: Vec<NameSelector>,
     index: NameIndex<()>,
 }
@@ -72,17 +75,17 @@ pub struct NameSet {
 impl NameSet {
     /// Whether any selector matches.
     pub fn matches(&self, name: &Fqdn) -> bool {
-        self.index.matching(name).next().is_some()
+        self.0.index.matching(name).next().is_some()
     }
 
     /// The selectors in canonical order.
     pub fn iter(&self) -> impl Iterator<Item = &NameSelector> + '_ {
-        self.selectors.iter()
+        self.0.selectors.iter()
     }
 
     /// Whether no name matches.
     pub fn is_empty(&self) -> bool {
-        self.selectors.is_empty()
+        self.0.selectors.is_empty()
     }
 }
 
@@ -95,7 +98,7 @@ impl FromIterator<NameSelector> for NameSet {
         for selector in &selectors {
             index.insert(selector, ());
         }
-        Self { selectors, index }
+        Self(Arc::new(Indexed { selectors, index }))
     }
 }
 

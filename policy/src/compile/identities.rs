@@ -1,0 +1,275 @@
+//! The identities a node knows, indexed for label selectors and prefixes.
+//!
+//! In:  label sets and prefixes with their numbers.
+//! Out: the numbers a selector, an entity or a prefix stands for.
+//! Not here: handing out numbers (`identity`).
+//!
+//! One bit per identity and label: a selector costs a few machine words per requirement, however
+//! many identities there are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use identity::{IdentityId, Label, LabelSet, reserved, source};
+use ipnet::IpNet;
+
+use crate::{
+    compiled::Peer,
+    model::{Entity, Prefix},
+    selector::{CLUSTER, LabelKey, LabelSelector, Operator, Requirement, complete},
+};
+
+/// Every identity peers can have, FQDN identities excepted.
+#[derive(Debug, Clone)]
+pub struct Identities {
+    cluster: Box<str>,
+    ids: Vec<IdentityId>,
+    by_key: HashMap<Box<str>, Values>,
+    /// Sorted, so that what is inside of a prefix is one range.
+    prefixes: Vec<(IpNet, IdentityId)>,
+}
+
+/// (source, value) → the identities that have it.
+type Values = BTreeMap<(Box<str>, Box<str>), Bits>;
+
+impl Identities {
+    /// The identities of workloads and entities by label, and of prefixes. Reserved identities
+    /// have their own label unless `labels` says more about them.
+    pub fn new(
+        cluster: &str,
+        labels: impl IntoIterator<Item = (IdentityId, LabelSet)>,
+        prefixes: impl IntoIterator<Item = (IdentityId, IpNet)>,
+    ) -> Self {
+        let mut all: BTreeMap<IdentityId, LabelSet> = (1..=10)
+            .map(IdentityId::from_raw)
+            .filter_map(|id| Some((id, reserved_labels(id)?)))
+            .collect();
+        for (id, labels) in labels {
+            all.insert(id, complete(&labels, cluster));
+        }
+        let mut by_key: HashMap<Box<str>, Values> = HashMap::new();
+        for (at, labels) in all.values().enumerate() {
+            for label in labels.iter() {
+                by_key
+                    .entry(label.key().into())
+                    .or_default()
+                    .entry((label.source().into(), label.value().into()))
+                    .or_default()
+                    .set(at);
+            }
+        }
+        let mut prefixes: Vec<_> = prefixes
+            .into_iter()
+            .map(|(id, prefix)| (prefix.trunc(), id))
+            .collect();
+        prefixes.sort_unstable();
+        Self {
+            cluster: cluster.into(),
+            ids: all.into_keys().collect(),
+            by_key,
+            prefixes,
+        }
+    }
+
+    /// The cluster policies speak about.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The identities a label selector selects.
+    pub(super) fn select(&self, selector: &LabelSelector) -> Vec<IdentityId> {
+        let mut found = Bits::ones(self.ids.len());
+        for requirement in selector.requirements() {
+            self.retain(&mut found, requirement);
+        }
+        let ids = self.ids.iter().enumerate();
+        let mut ids: Vec<_> = ids
+            .filter(|(at, _)| found.get(*at))
+            .map(|(_, id)| *id)
+            .collect();
+        self.add_prefixes_of_the_world(&mut ids);
+        ids
+    }
+
+    /// The peers an entity stands for.
+    pub(super) fn entity(&self, entity: Entity) -> Vec<Peer> {
+        let reserved_label = |name: &str| {
+            LabelSelector::new([Requirement::equals(
+                LabelKey {
+                    source: source::RESERVED.into(),
+                    key: name.into(),
+                },
+                "",
+            )])
+        };
+        let by_labels = |selectors: Vec<LabelSelector>| {
+            let mut ids: Vec<_> = selectors.iter().flat_map(|s| self.select(s)).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids.into_iter().map(Peer::Identity).collect()
+        };
+        let cluster = |operator| {
+            let own = Requirement {
+                key: LabelKey::k8s(CLUSTER),
+                operator,
+            };
+            let names = [
+                "host",
+                "remote-node",
+                "init",
+                "ingress",
+                "health",
+                "unmanaged",
+                "kube-apiserver",
+            ];
+            let mut selectors: Vec<_> = names.into_iter().map(reserved_label).collect();
+            selectors.push(LabelSelector::new([own]));
+            selectors
+        };
+        match entity {
+            Entity::All => vec![Peer::Any],
+            Entity::None => Vec::new(),
+            Entity::Cluster => by_labels(cluster(Operator::In(vec![self.cluster.clone()]))),
+            Entity::ClusterMesh => by_labels(cluster(Operator::Exists)),
+            Entity::World
+            | Entity::Host
+            | Entity::RemoteNode
+            | Entity::KubeApiserver
+            | Entity::Init
+            | Entity::Health
+            | Entity::Unmanaged
+            | Entity::Ingress => by_labels(vec![reserved_label(entity.as_str())]),
+        }
+    }
+
+    /// The identities of addresses inside a prefix and outside of its exceptions; an error is a
+    /// prefix that has no identity.
+    pub(super) fn within(&self, prefix: &Prefix) -> Result<Vec<IdentityId>, IpNet> {
+        for needed in std::iter::once(&prefix.prefix).chain(&prefix.except) {
+            if needed.prefix_len() > 0 && self.known(*needed).next().is_none() {
+                return Err(*needed);
+            }
+        }
+        let excepted = |net: &IpNet| prefix.except.iter().any(|out| out.contains(net));
+        let mut ids: Vec<_> = self
+            .inside(prefix.prefix)
+            .filter(|(net, _)| !excepted(net))
+            .map(|(_, id)| *id)
+            .collect();
+        // What no narrower prefix claims is plain world.
+        if prefix.prefix.prefix_len() == 0 && !excepted(&prefix.prefix) {
+            ids.push(match prefix.prefix {
+                IpNet::V4(_) => reserved::WORLD_IPV4,
+                IpNet::V6(_) => reserved::WORLD_IPV6,
+            });
+        }
+        Ok(ids)
+    }
+
+    fn known(&self, prefix: IpNet) -> impl Iterator<Item = &IdentityId> + '_ {
+        let first = self.prefixes.partition_point(|(net, _)| *net < prefix);
+        self.prefixes
+            .iter()
+            .skip(first)
+            .take_while(move |(net, _)| *net == prefix)
+            .map(|(_, id)| id)
+    }
+
+    fn inside(&self, prefix: IpNet) -> impl Iterator<Item = &(IpNet, IdentityId)> + '_ {
+        // Networks sort by family and address: those inside begin at the prefix itself.
+        let first = self.prefixes.partition_point(|(net, _)| *net < prefix);
+        self.prefixes
+            .get(first..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(move |(net, _)| prefix.contains(&net.network()))
+            .filter(move |(net, _)| prefix.contains(net))
+    }
+
+    fn retain(&self, found: &mut Bits, requirement: &Requirement) {
+        let mut with_label = Bits::default();
+        let any_source = &*requirement.key.source == source::ANY;
+        for ((source, value), bits) in self.by_key.get(&requirement.key.key).into_iter().flatten() {
+            let value_counts = match &requirement.operator {
+                Operator::In(values) | Operator::NotIn(values) => values.contains(value),
+                Operator::Exists | Operator::DoesNotExist => true,
+            };
+            if value_counts && (any_source || *source == requirement.key.source) {
+                with_label.add(bits);
+            }
+        }
+        match requirement.operator {
+            Operator::In(_) | Operator::Exists => found.keep(&with_label),
+            Operator::NotIn(_) | Operator::DoesNotExist => found.remove(&with_label),
+        }
+    }
+
+    /// A prefix is part of the world: whoever selects the world of a family selects its prefixes.
+    fn add_prefixes_of_the_world(&self, ids: &mut Vec<IdentityId>) {
+        let v4 = ids.contains(&reserved::WORLD_IPV4);
+        let v6 = ids.contains(&reserved::WORLD_IPV6);
+        if !v4 && !v6 {
+            return;
+        }
+        ids.extend(self.prefixes.iter().filter_map(|(net, id)| {
+            let selected = match net {
+                IpNet::V4(_) => v4,
+                IpNet::V6(_) => v6,
+            };
+            selected.then_some(*id)
+        }));
+        ids.sort_unstable();
+        ids.dedup();
+    }
+}
+
+fn reserved_labels(id: IdentityId) -> Option<LabelSet> {
+    let own = Label::reserved(reserved::name(id)?);
+    let world = id.is_world().then(|| Label::reserved("world"));
+    Some(std::iter::once(own).chain(world).collect())
+}
+
+/// A growing set of small numbers.
+#[derive(Debug, Clone, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn ones(len: usize) -> Self {
+        Self(vec![u64::MAX; len.div_ceil(64)])
+    }
+
+    fn set(&mut self, at: usize) {
+        if self.0.len() <= at / 64 {
+            self.0.resize(at / 64 + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(at / 64) {
+            *word |= 1 << (at % 64);
+        }
+    }
+
+    fn get(&self, at: usize) -> bool {
+        self.0
+            .get(at / 64)
+            .is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    fn add(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (word, more) in self.0.iter_mut().zip(&other.0) {
+            *word |= more;
+        }
+    }
+
+    fn keep(&mut self, other: &Self) {
+        for (at, word) in self.0.iter_mut().enumerate() {
+            *word &= other.0.get(at).copied().unwrap_or(0);
+        }
+    }
+
+    fn remove(&mut self, other: &Self) {
+        for (word, less) in self.0.iter_mut().zip(&other.0) {
+            *word &= !less;
+        }
+    }
+}
