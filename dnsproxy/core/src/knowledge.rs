@@ -5,7 +5,7 @@
 //! Not here: anything that happens over time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -26,7 +26,7 @@ pub(crate) struct Workload {
 #[derive(Default, Debug)]
 pub(crate) struct Knowledge {
     pub(crate) revision: u64,
-    pub(crate) workloads: HashMap<EndpointId, Workload>,
+    pub(crate) workloads: BTreeMap<EndpointId, Workload>,
     pub(crate) book: Arc<AddressBook>,
     pub(crate) trusted: BTreeSet<IpAddr>,
     pub(crate) redirects: BTreeMap<IpAddr, Vec<SocketAddr>>,

@@ -11,15 +11,37 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
+mod cache;
+mod config;
+mod core;
+mod counters;
 mod effect;
+mod exchange;
+mod framing;
 mod grant;
+mod install;
+mod knowledge;
+mod ledger;
 mod moment;
 mod peer;
+mod query;
+mod rebinding;
+mod refusal;
+mod reply;
+mod snapshot;
+mod wire;
 
+pub use cache::{CacheRow, Source};
+pub use config::{Config, Limits, Rebinding, RefuseWith, TtlBounds};
+pub use core::{Core, Usage};
+pub use counters::Counters;
 pub use effect::{Effect, QueryRecord, QueryVerdict};
+pub use framing::{Framer, MAX_MESSAGE};
 pub use grant::{
     Batch, BatchId, GrantChange, InstallFailed, Installed, Learned, LearnedSlot, LearnedWriter,
     MAX_SLOTS, WriteError,
 };
 pub use moment::Moment;
-pub use peer::{Client, ConnectionId, ExchangeId, PortSlot, Transport};
+pub use peer::{Client, ConnectionId, ExchangeId, PortSlot, Transport, Via};
+pub use snapshot::{EndpointSnapshot, Snapshot};

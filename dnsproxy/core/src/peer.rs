@@ -53,3 +53,12 @@ pub struct ExchangeId(pub u64);
 /// random, the shell owns the socket behind it (RFC 5452 §9.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PortSlot(pub u16);
+
+/// Which of the shell's sockets a reply came in on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Via {
+    /// The UDP socket behind a slot.
+    Udp(PortSlot),
+    /// The upstream connection that belongs to a client's connection.
+    Tcp(ConnectionId),
+}

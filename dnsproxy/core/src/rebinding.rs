@@ -97,9 +97,8 @@ fn private(address: IpAddr) -> bool {
 /// (RFC 4291 §2.5.5), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380).
 fn embedded(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(v6) = address else { return None };
-    let v4 = |high: u16, low: u16| {
-        IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
-    };
+    let v4 =
+        |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => Some(v4(high, low)),
@@ -127,7 +126,10 @@ mod tests {
     fn knowledge() -> Knowledge {
         let mut book = AddressBook::default();
         book.insert_address(ip("10.0.0.7"), IdentityId::from_raw(300));
-        book.insert_prefix("10.9.0.0/16".parse().unwrap(), IdentityId::from_raw(0x0100_0001));
+        book.insert_prefix(
+            "10.9.0.0/16".parse().unwrap(),
+            IdentityId::from_raw(0x0100_0001),
+        );
         Knowledge {
             book: Arc::new(book),
             node_addresses: [ip("192.0.2.10")].into(),
@@ -145,16 +147,44 @@ mod tests {
     fn places_outside_open_and_special_places_do_not() {
         let default = Rebinding::default();
         for address in [
-            "1.1.1.1", "10.1.2.3", "10.9.0.1", "192.168.0.1", "172.16.0.1", "100.64.0.1", "2606:4700::1", "fd12::1",
-            "64:ff9b::101:101", "2002:101:101::1",
+            "1.1.1.1",
+            "10.1.2.3",
+            "10.9.0.1",
+            "192.168.0.1",
+            "172.16.0.1",
+            "100.64.0.1",
+            "2606:4700::1",
+            "fd12::1",
+            "64:ff9b::101:101",
+            "2002:101:101::1",
         ] {
             check(&default, address, true);
         }
         for address in [
-            "127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "169.254.169.254", "100.100.100.200", "168.63.129.16",
-            "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "ff02::1", "fd00:ec2::254",
-            "192.0.2.10", "10.0.0.7", "::ffff:127.0.0.1", "::127.0.0.1", "::ffff:10.0.0.7", "64:ff9b::a9fe:a9fe",
-            "64:ff9b:1::7f00:1", "2002:7f00:1::1", "2001:0:4136:e378:8000:63bf:80ff:fffe", "64:ff9b::c000:20a",
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "192.0.2.10",
+            "10.0.0.7",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "::ffff:10.0.0.7",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::7f00:1",
+            "2002:7f00:1::1",
+            "2001:0:4136:e378:8000:63bf:80ff:fffe",
+            "64:ff9b::c000:20a",
         ] {
             check(&default, address, false);
         }
@@ -162,8 +192,18 @@ mod tests {
 
     #[test]
     fn private_addresses_close_by_setting() {
-        let strict = Rebinding { withhold_private: true, ..Rebinding::default() };
-        for address in ["10.1.2.3", "192.168.0.1", "172.31.0.1", "100.64.0.1", "fd12::1", "64:ff9b::a00:1"] {
+        let strict = Rebinding {
+            withhold_private: true,
+            ..Rebinding::default()
+        };
+        for address in [
+            "10.1.2.3",
+            "192.168.0.1",
+            "172.31.0.1",
+            "100.64.0.1",
+            "fd12::1",
+            "64:ff9b::a00:1",
+        ] {
             check(&strict, address, false);
         }
         check(&strict, "1.1.1.1", true);

@@ -1,0 +1,215 @@
+//! The state machine itself: its state, snapshots, time, and the queue of effects.
+//!
+//! In:  every `handle_*` input (`query`, `reply` and `install` hold the ones for messages and
+//!      proofs), always with the time.
+//! Out: effects in the order in which they must be carried out.
+//! Not here: any I/O; a shell that calls this from a test is as good as one with sockets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use identity::EndpointId;
+use policy::fqdn::Fqdn;
+
+use crate::{
+    BatchId, CacheRow, Client, Config, ConnectionId, Counters, Effect, Moment, Snapshot,
+    exchange::{Exchange, Exchanges},
+    install::Pending,
+    knowledge::Knowledge,
+    ledger::Ledger,
+};
+
+/// How many deadlines one call of `handle_timeout` works off: a bound on the time it takes.
+const DEADLINES_PER_CALL: usize = 256;
+
+/// The DNS proxy without its sockets.
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) entropy: Box<dyn FnMut() -> u64 + Send>,
+    pub(crate) knowledge: Knowledge,
+    pub(crate) exchanges: Exchanges,
+    pub(crate) ledger: Ledger,
+    pub(crate) pending: BTreeMap<BatchId, Pending>,
+    pub(crate) next_batch: u64,
+    /// Queries without an answer yet, those waiting for their batch included.
+    pub(crate) in_flight: HashMap<EndpointId, usize>,
+    /// Upstreams that failed, and until when they are asked last.
+    pub(crate) resting: BTreeMap<SocketAddr, Moment>,
+    /// Entries whose write failed and is tried again.
+    pub(crate) retries: BTreeSet<(Moment, EndpointId, IpAddr)>,
+    pub(crate) effects: VecDeque<Effect>,
+    pub(crate) counters: Counters,
+}
+
+impl Core {
+    /// A core that knows no endpoint yet. `entropy` picks ids and source ports, on whose
+    /// unpredictability pairing rests: it must be cryptographic in production.
+    pub fn new(config: Config, entropy: Box<dyn FnMut() -> u64 + Send>) -> Self {
+        Self {
+            ledger: Ledger::new(config.limits),
+            config,
+            entropy,
+            knowledge: Knowledge::default(),
+            exchanges: Exchanges::default(),
+            pending: BTreeMap::new(),
+            next_batch: 0,
+            in_flight: HashMap::new(),
+            resting: BTreeMap::new(),
+            retries: BTreeSet::new(),
+            effects: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Puts a snapshot in force. What was learned is matched against the new policies: an added
+    /// rule opens the addresses of names resolved before, a removed one closes them.
+    pub fn handle_snapshot(&mut self, now: Moment, snapshot: Snapshot) {
+        if snapshot.revision < self.knowledge.revision {
+            return;
+        }
+        let before = std::mem::replace(&mut self.knowledge, Knowledge::from(snapshot));
+        for endpoint in before.workloads.keys() {
+            if self.knowledge.workload(*endpoint).is_none() {
+                self.forget(*endpoint);
+            }
+        }
+        let changed: Vec<_> = self
+            .knowledge
+            .workloads
+            .iter()
+            .filter(|(id, workload)| {
+                before
+                    .workload(**id)
+                    .is_some_and(|old| old.policy != workload.policy)
+            })
+            .map(|(id, workload)| (*id, workload.policy.clone()))
+            .collect();
+        for (endpoint, policy) in changed {
+            let changes = self.ledger.rematch(now, endpoint, &policy);
+            self.install_upkeep(changes);
+        }
+        let upstreams: BTreeSet<_> = self.knowledge.redirects.values().flatten().collect();
+        self.resting
+            .retain(|upstream, _| upstreams.contains(upstream));
+    }
+
+    /// The client closed its connection: nobody waits for its answers.
+    pub fn handle_connection_closed(&mut self, _now: Moment, connection: ConnectionId) {
+        for exchange in self.exchanges.close_connection(connection) {
+            self.left_flight(exchange.client.endpoint);
+        }
+    }
+
+    /// Does what time asks for. Call it at `poll_timeout`; earlier or later does no harm.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        for _ in 0..DEADLINES_PER_CALL {
+            let Some(exchange) = self.exchanges.close_due(now) else {
+                break;
+            };
+            self.silent(now, exchange);
+        }
+        let mut changes = self.ledger.sweep(now);
+        for _ in 0..DEADLINES_PER_CALL {
+            match self.retries.first().copied() {
+                Some((moment, endpoint, address)) if moment <= now => {
+                    self.retries.pop_first();
+                    changes.push(self.ledger.reconcile(now, endpoint, address));
+                }
+                _ => break,
+            }
+        }
+        self.install_upkeep(changes);
+    }
+
+    /// When `handle_timeout` has something to do.
+    pub fn poll_timeout(&self) -> Option<Moment> {
+        let retry = self.retries.first().map(|(moment, ..)| *moment);
+        [self.exchanges.deadline(), self.ledger.deadline(), retry]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// What was learned, of one endpoint or of all.
+    pub fn cache(&self, now: Moment, endpoint: Option<EndpointId>) -> Vec<CacheRow> {
+        self.ledger.rows(now, endpoint)
+    }
+
+    /// The names that led an endpoint to an address, the newest last: for flow records.
+    pub fn names_of(&self, endpoint: EndpointId, address: IpAddr) -> &[Fqdn] {
+        self.ledger.names_of(endpoint, address)
+    }
+
+    /// What happened, in numbers.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How full an endpoint's tables are.
+    pub fn usage(&self, endpoint: EndpointId) -> Usage {
+        let (names, addresses) = self.ledger.usage(endpoint);
+        Usage {
+            in_flight: self.in_flight.get(&endpoint).copied().unwrap_or(0),
+            names,
+            addresses,
+        }
+    }
+
+    /// Whether the endpoint may have another query in flight; counts it if so.
+    pub(crate) fn enter_flight(&mut self, client: &Client) -> bool {
+        let count = self.in_flight.entry(client.endpoint).or_default();
+        if *count >= self.config.limits.in_flight_per_endpoint {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    pub(crate) fn left_flight(&mut self, endpoint: EndpointId) {
+        if let Some(count) = self.in_flight.get_mut(&endpoint) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.in_flight.remove(&endpoint);
+            }
+        }
+    }
+
+    fn forget(&mut self, endpoint: EndpointId) {
+        let gone: Vec<Exchange> = self.exchanges.close_endpoint(endpoint);
+        drop(gone);
+        self.in_flight.remove(&endpoint);
+        self.retries.retain(|(_, of, _)| *of != endpoint);
+        let changes = self.ledger.forget(endpoint);
+        self.install_upkeep(changes);
+    }
+}
+
+/// How full an endpoint's tables are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Queries without an answer yet.
+    pub in_flight: usize,
+    /// Names that match a selector.
+    pub names: usize,
+    /// Entries in LEARNED.
+    pub addresses: usize,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("revision", &self.knowledge.revision)
+            .field("waiting", &self.exchanges.len())
+            .field("pending", &self.pending.len())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,244 @@
+//! Questions on their way: which reply belongs to which of them.
+//!
+//! In:  a question to forward, or a reply with where it came from.
+//! Out: the [`Exchange`] behind a reply, a retransmission or a deadline; at most once each.
+//! Not here: what a reply says (`reply`), which server is asked (`query`).
+//!
+//! A reply is paired by server, socket and id, all of which an attacker off the path has to
+//! guess, and must repeat the question (RFC 5452 §4). What does not fit changes nothing: the real
+//! reply is still waited for.
+
+use std::{
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    net::SocketAddr,
+};
+
+use identity::EndpointId;
+use smallvec::SmallVec;
+
+use crate::{
+    Client, ConnectionId, ExchangeId, Moment, Via,
+    wire::{Edns, Header, Question},
+};
+
+/// How often another id is tried before a query is refused for want of one.
+const ID_ATTEMPTS: usize = 16;
+
+/// A question that was forwarded, and everything its reply needs.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) client: Client,
+    /// Header of the client's query, its id included.
+    pub(crate) header: Header,
+    pub(crate) question: Question,
+    pub(crate) edns: Option<Edns>,
+    pub(crate) arrived: Moment,
+    /// The resolver that was asked.
+    pub(crate) server: SocketAddr,
+    /// Resolvers still to ask when this one fails.
+    pub(crate) rest: SmallVec<[SocketAddr; 2]>,
+    /// The query itself, kept only while there is a resolver left to ask.
+    pub(crate) message: Vec<u8>,
+}
+
+/// Where an exchange is found in the tables.
+#[derive(Debug)]
+struct Place {
+    exchange: Exchange,
+    reply: ReplyKey,
+    deadline: Moment,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct ReplyKey {
+    server: SocketAddr,
+    via: Via,
+    id: u16,
+}
+
+/// A client that heard nothing sends the same datagram again from the same port.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct AskKey {
+    client: Client,
+    id: u16,
+    question: SmallVec<[u8; 64]>,
+}
+
+impl AskKey {
+    /// None over TCP, which retransmits by itself: there every query is one.
+    fn of(client: &Client, header: Header, question: &Question) -> Option<Self> {
+        client.connection.is_none().then(|| Self {
+            client: *client,
+            id: header.id,
+            question: question.bytes.clone(),
+        })
+    }
+}
+
+/// What a reply turns out to be.
+#[derive(Debug)]
+pub(crate) enum Pairing {
+    /// The reply to this; it is no longer waited for.
+    Paired(Box<Exchange>),
+    /// Server, socket and id fit a question, but the reply is about another one.
+    WrongQuestion,
+    /// Nobody waits for it: late, a duplicate, or made up.
+    Unsolicited,
+}
+
+/// No free id towards a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoId;
+
+/// Everything in flight.
+#[derive(Default, Debug)]
+pub(crate) struct Exchanges {
+    next: u64,
+    places: HashMap<ExchangeId, Place>,
+    by_reply: HashMap<ReplyKey, ExchangeId>,
+    by_ask: HashMap<AskKey, ExchangeId>,
+    by_connection: BTreeSet<(ConnectionId, ExchangeId)>,
+    by_endpoint: BTreeSet<(EndpointId, ExchangeId)>,
+    deadlines: BTreeSet<(Moment, ExchangeId)>,
+}
+
+impl Exchanges {
+    /// Starts waiting for a reply; hands out the exchange's number and the id to ask with.
+    /// `pick` draws a socket and an id.
+    pub(crate) fn open(
+        &mut self,
+        exchange: Exchange,
+        deadline: Moment,
+        mut pick: impl FnMut() -> (Via, u16),
+    ) -> Result<(ExchangeId, Via, u16), NoId> {
+        let id = ExchangeId(self.next);
+        let reply = (0..ID_ATTEMPTS)
+            .find_map(|_| {
+                let (via, wire_id) = pick();
+                let key = ReplyKey {
+                    server: exchange.server,
+                    via,
+                    id: wire_id,
+                };
+                match self.by_reply.entry(key) {
+                    Entry::Vacant(free) => {
+                        free.insert(id);
+                        Some(key)
+                    }
+                    Entry::Occupied(_) => None,
+                }
+            })
+            .ok_or(NoId)?;
+        self.next += 1;
+        if let Some(ask) = AskKey::of(&exchange.client, exchange.header, &exchange.question) {
+            self.by_ask.insert(ask, id);
+        }
+        if let Some(connection) = exchange.client.connection {
+            self.by_connection.insert((connection, id));
+        }
+        self.by_endpoint.insert((exchange.client.endpoint, id));
+        self.deadlines.insert((deadline, id));
+        self.places.insert(
+            id,
+            Place {
+                exchange,
+                reply,
+                deadline,
+            },
+        );
+        Ok((id, reply.via, reply.id))
+    }
+
+    /// The exchange a client's datagram repeats, and how it was sent on.
+    pub(crate) fn repeated(
+        &self,
+        client: &Client,
+        header: Header,
+        question: &Question,
+    ) -> Option<(ExchangeId, SocketAddr, Via, u16)> {
+        let id = self.by_ask.get(&AskKey::of(client, header, question)?)?;
+        let place = self.places.get(id)?;
+        Some((*id, place.reply.server, place.reply.via, place.reply.id))
+    }
+
+    /// Finds the question a reply answers.
+    pub(crate) fn pair(
+        &mut self,
+        server: SocketAddr,
+        via: Via,
+        header: Header,
+        reply: &[u8],
+    ) -> Pairing {
+        let key = ReplyKey {
+            server,
+            via,
+            id: header.id,
+        };
+        let Some(id) = self.by_reply.get(&key).copied() else {
+            return Pairing::Unsolicited;
+        };
+        let echoed = self
+            .places
+            .get(&id)
+            .is_some_and(|place| place.exchange.question.is_echoed_in(reply, header));
+        if !echoed {
+            return Pairing::WrongQuestion;
+        }
+        match self.close(id) {
+            Some(exchange) => Pairing::Paired(Box::new(exchange)),
+            None => Pairing::Unsolicited,
+        }
+    }
+
+    /// Stops waiting.
+    pub(crate) fn close(&mut self, id: ExchangeId) -> Option<Exchange> {
+        let Place {
+            exchange,
+            reply,
+            deadline,
+        } = self.places.remove(&id)?;
+        self.by_reply.remove(&reply);
+        if let Some(ask) = AskKey::of(&exchange.client, exchange.header, &exchange.question) {
+            self.by_ask.remove(&ask);
+        }
+        if let Some(connection) = exchange.client.connection {
+            self.by_connection.remove(&(connection, id));
+        }
+        self.by_endpoint.remove(&(exchange.client.endpoint, id));
+        self.deadlines.remove(&(deadline, id));
+        Some(exchange)
+    }
+
+    /// Stops waiting for everything a connection asked; how many that was.
+    pub(crate) fn close_connection(&mut self, connection: ConnectionId) -> Vec<Exchange> {
+        let range = (connection, ExchangeId(0))..=(connection, ExchangeId(u64::MAX));
+        let ids: Vec<_> = self.by_connection.range(range).map(|(_, id)| *id).collect();
+        ids.into_iter().filter_map(|id| self.close(id)).collect()
+    }
+
+    /// Stops waiting for everything an endpoint asked.
+    pub(crate) fn close_endpoint(&mut self, endpoint: EndpointId) -> Vec<Exchange> {
+        let range = (endpoint, ExchangeId(0))..=(endpoint, ExchangeId(u64::MAX));
+        let ids: Vec<_> = self.by_endpoint.range(range).map(|(_, id)| *id).collect();
+        ids.into_iter().filter_map(|id| self.close(id)).collect()
+    }
+
+    /// An exchange whose deadline has come.
+    pub(crate) fn close_due(&mut self, now: Moment) -> Option<Exchange> {
+        let (deadline, id) = *self.deadlines.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.close(id)
+    }
+
+    /// The first deadline.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// How many questions wait.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+}
