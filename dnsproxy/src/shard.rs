@@ -1,0 +1,503 @@
+//! One shard of the proxy: every input in one loop, carried to the core and its effects out again.
+//!
+//! In:  readiness of sockets, control messages, time.
+//! Out: datagrams, stream messages, map writes through the [`LearnedWriter`], query records.
+//! Not here: any decision about a query or an answer (`dnsproxy-core`).
+//!
+//! Runs on a current-thread runtime. Nothing on the way of an answer changes threads or waits, but
+//! for the map write that the answer needs.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use dnsproxy_core::{
+    Batch, Client, ConnectionId, Core, Effect, ExchangeId, Installed, LearnedWriter, Moment,
+    PortSlot, QueryRecord, Snapshot, Transport, Via,
+};
+use identity::EndpointId;
+use tokio::{
+    select,
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    clock::now,
+    connections::{Connections, Lost},
+    control::{ControlMsg, ShardCounters},
+    datagram::Inbox,
+    listeners::Listeners,
+    opener::Family,
+    poller::{Event, Interest, Poller, PortToken, Token},
+    reply::Replies,
+    upstreams::Upstreams,
+};
+
+/// Queries per system call, and the room for each: no query without a fragment is longer.
+const QUERIES: (usize, usize) = (64, 4096);
+/// Replies of one source port per system call; a reply may fill a datagram.
+const UPSTREAM_REPLIES: (usize, usize) = (8, 1 << 16);
+/// Connections accepted per turn of the loop.
+const ACCEPTS: usize = 64;
+/// How long a listener rests when the system has no descriptors left.
+const ACCEPT_REST: Duration = Duration::from_millis(200);
+/// How often connections are looked through for idle ones.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// One shard at work.
+pub struct Shard<W, R> {
+    core: Core,
+    writer: W,
+    records: R,
+    endpoints: HashMap<IpAddr, EndpointId>,
+    listeners: Listeners,
+    upstreams: Upstreams,
+    connections: Connections,
+    replies: Replies,
+    queries: Inbox,
+    answers: Inbox,
+    poller: Poller,
+    next_sweep: Moment,
+    accept_at: Option<Moment>,
+    counters: ShardCounters,
+}
+
+impl<W, R> fmt::Debug for Shard<W, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard")
+            .field("core", &self.core)
+            .field("connections", &self.connections.count())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
+    /// Serves until told to stop or until the control side is gone. `records` is called on the way
+    /// of answers: it must not wait.
+    ///
+    /// # Errors
+    /// When the system refuses what the loop itself needs; single sockets failing is not that.
+    pub async fn run(
+        core: Core,
+        listeners: Listeners,
+        upstreams: Upstreams,
+        writer: W,
+        mut control: mpsc::Receiver<ControlMsg>,
+        records: R,
+    ) -> io::Result<()> {
+        let mut shard = Self::new(core, listeners, upstreams, writer, records)?;
+        let mut events = Vec::new();
+        let mut armed = Moment::BOOT;
+        let timer = sleep_until(Instant::now());
+        tokio::pin!(timer);
+        loop {
+            let deadline = shard.deadline();
+            if let Some(deadline) = deadline
+                && deadline != armed
+            {
+                timer.as_mut().reset(Instant::now() + deadline.since(now()));
+                armed = deadline;
+            }
+            select! {
+                biased;
+                message = control.recv() => match message {
+                    Some(ControlMsg::Stop) | None => return Ok(()),
+                    Some(message) => shard.obey(message),
+                },
+                () = &mut timer, if deadline.is_some() => {}
+                ready = shard.poller.ready(&mut events) => ready?,
+            }
+            for event in events.drain(..) {
+                shard.serve(event);
+            }
+            // Sockets may keep the loop from ever waiting for the timer.
+            if deadline.is_some_and(|deadline| deadline <= now()) {
+                shard.expire(now());
+            }
+            shard.carry_out(now());
+            shard.flush();
+        }
+    }
+
+    fn new(
+        core: Core,
+        listeners: Listeners,
+        upstreams: Upstreams,
+        writer: W,
+        records: R,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        for family in [Family::V4, Family::V6] {
+            if let Some(sockets) = listeners.of(family) {
+                poller.add(&sockets.udp, Token::Datagrams(family), Interest::READ)?;
+                poller.add(&sockets.tcp, Token::Connects(family), Interest::READ)?;
+            }
+        }
+        Ok(Self {
+            core,
+            writer,
+            records,
+            endpoints: HashMap::new(),
+            connections: Connections::new(listeners.tcp_limits),
+            listeners,
+            upstreams,
+            replies: Replies::new(),
+            queries: Inbox::new(QUERIES.0, QUERIES.1),
+            answers: Inbox::new(UPSTREAM_REPLIES.0, UPSTREAM_REPLIES.1),
+            poller,
+            next_sweep: Moment::BOOT,
+            accept_at: None,
+            counters: ShardCounters::default(),
+        })
+    }
+
+    /// When something is due without any input.
+    fn deadline(&self) -> Option<Moment> {
+        let sweep = (self.connections.count() > 0).then_some(self.next_sweep);
+        [self.core.poll_timeout(), sweep, self.accept_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    // Inputs.
+
+    fn serve(&mut self, event: Event) {
+        let now = now();
+        match event.token {
+            Token::Datagrams(family) => self.serve_datagrams(now, family),
+            Token::Connects(family) => self.serve_connects(now, family),
+            Token::Port(port) => self.serve_port(now, port),
+            Token::Client(id) => self.serve_client(now, id, event.broken),
+            Token::Resolver(id, index) => self.serve_resolver(now, id, index, event.broken),
+        }
+    }
+
+    fn serve_datagrams(&mut self, now: Moment, family: Family) {
+        let Some(sockets) = self.listeners.of(family) else {
+            return;
+        };
+        let (core, endpoints, counters) = (&mut self.core, &self.endpoints, &mut self.counters);
+        let received = self.queries.receive(&sockets.udp, |datagram| {
+            let Some(&endpoint) = endpoints.get(&datagram.from.ip()) else {
+                counters.unknown_source += 1;
+                return;
+            };
+            let Some(server) = datagram.to else {
+                counters.not_steered += 1;
+                return;
+            };
+            let Some(message) = datagram.bytes else {
+                counters.oversized += 1;
+                return;
+            };
+            counters.udp_queries += 1;
+            let client = Client {
+                endpoint,
+                address: datagram.from,
+                server,
+                connection: None,
+            };
+            core.handle_query(now, client, message);
+        });
+        if let Err(error) = received
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            tracing::debug!(%error, "reading queries failed");
+        }
+        self.carry_out(now);
+    }
+
+    fn serve_connects(&mut self, now: Moment, family: Family) {
+        for _ in 0..ACCEPTS {
+            let Some(sockets) = self.listeners.of(family) else {
+                return;
+            };
+            match sockets.tcp.accept() {
+                Ok((socket, address)) => {
+                    let Some(&endpoint) = self.endpoints.get(&address.ip()) else {
+                        self.counters.unknown_source += 1;
+                        continue;
+                    };
+                    match self
+                        .connections
+                        .accept(&self.poller, now, endpoint, address, socket)
+                    {
+                        Ok(()) => self.counters.connections += 1,
+                        Err(_) => self.counters.connections_refused += 1,
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The client took its connection back before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    self.watch_connects(Interest::NONE);
+                    self.accept_at = Some(now.after(ACCEPT_REST));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn serve_port(&mut self, now: Moment, port: PortToken) {
+        let Some(socket) = self.upstreams.socket(port) else {
+            return;
+        };
+        let (core, counters) = (&mut self.core, &mut self.counters);
+        let received = self.answers.receive(socket, |datagram| {
+            counters.udp_upstream += 1;
+            if let Some(message) = datagram.bytes {
+                core.handle_reply(now, datagram.from, Via::Udp(port.slot), message);
+            }
+        });
+        if let Err(error) = received
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            tracing::debug!(%error, "reading replies failed");
+        }
+        self.carry_out(now);
+    }
+
+    fn serve_client(&mut self, now: Moment, id: ConnectionId, broken: bool) {
+        if let Some((client, messages)) = self.connections.serve_client(now, id, broken) {
+            self.counters.tcp_queries += messages.len() as u64;
+            for message in messages {
+                self.core.handle_query(now, client, &message);
+            }
+        }
+        self.carry_out(now);
+        self.settle(now, id);
+    }
+
+    fn serve_resolver(&mut self, now: Moment, id: ConnectionId, index: u8, broken: bool) {
+        if let Some((server, messages, lost)) = self.connections.serve_resolver(id, index, broken) {
+            self.counters.tcp_upstream += messages.len() as u64;
+            for message in messages {
+                self.core.handle_reply(now, server, Via::Tcp(id), &message);
+            }
+            if let Some(lost) = lost {
+                self.lose(now, lost);
+            }
+        }
+        self.carry_out(now);
+        self.settle(now, id);
+    }
+
+    fn obey(&mut self, message: ControlMsg) {
+        let now = now();
+        match message {
+            ControlMsg::Snapshot(snapshot) => self.adopt(now, *snapshot),
+            ControlMsg::CacheRows { endpoint, answer } => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.core.cache(now, endpoint));
+            }
+            ControlMsg::Counters(answer) => {
+                let open = self.connections.count() as u64;
+                let counters = ShardCounters {
+                    connections_open: open,
+                    ..self.counters
+                };
+                let _ = answer.send((counters, self.core.counters()));
+            }
+            ControlMsg::Usage { endpoint, answer } => {
+                let _ = answer.send(self.core.usage(endpoint));
+            }
+            ControlMsg::NamesOf {
+                endpoint,
+                address,
+                answer,
+            } => {
+                let _ = answer.send(self.core.names_of(endpoint, address).to_vec());
+            }
+            // Ends the loop itself.
+            ControlMsg::Stop => {}
+        }
+    }
+
+    fn adopt(&mut self, now: Moment, snapshot: Snapshot) {
+        self.endpoints = snapshot
+            .endpoints
+            .iter()
+            .flat_map(|endpoint| endpoint.addresses.iter().map(|ip| (*ip, endpoint.id)))
+            .collect();
+        // An address may belong to another endpoint than when the connection was made.
+        let endpoints = &self.endpoints;
+        let orphans = self.connections.orphans(|client| {
+            endpoints.get(&client.address.ip()) == Some(&client.endpoint)
+        });
+        self.core.handle_snapshot(now, snapshot);
+        for id in orphans {
+            self.close(now, id);
+        }
+        self.carry_out(now);
+    }
+
+    fn expire(&mut self, now: Moment) {
+        self.core.handle_timeout(now);
+        if self.next_sweep <= now {
+            self.next_sweep = now.after(SWEEP);
+            for id in self.connections.idle(now) {
+                self.counters.connections_idle += 1;
+                self.close(now, id);
+            }
+        }
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept_at = None;
+            self.watch_connects(Interest::READ);
+        }
+        self.carry_out(now);
+    }
+
+    // Effects.
+
+    /// Carries out everything the core asks for, in its order.
+    fn carry_out(&mut self, now: Moment) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Forward {
+                    exchange,
+                    server,
+                    transport,
+                    slot,
+                    connection,
+                    message,
+                } => match (transport, connection) {
+                    (Transport::Udp, _) => self.forward_udp(now, exchange, slot, server, &message),
+                    (Transport::Tcp, Some(id)) => {
+                        self.forward_tcp(now, exchange, id, server, &message);
+                    }
+                    (Transport::Tcp, None) => self.lose(
+                        now,
+                        Lost {
+                            exchanges: vec![exchange],
+                            reason: "no connection of a client to belong to".into(),
+                        },
+                    ),
+                },
+                Effect::Reply { client, message } => self.reply(now, client, message),
+                Effect::Install(batch) => self.install(now, batch),
+                Effect::Release {
+                    client,
+                    message,
+                    proof,
+                } => self.release(now, client, message, proof),
+                Effect::Close(id) => self.close(now, id),
+                Effect::Record(record) => (self.records)(record),
+            }
+        }
+    }
+
+    fn forward_udp(
+        &mut self,
+        now: Moment,
+        exchange: ExchangeId,
+        slot: PortSlot,
+        server: SocketAddr,
+        message: &[u8],
+    ) {
+        let sent = self
+            .upstreams
+            .send(&self.poller, now, slot, server, message);
+        if let Err(error) = sent {
+            self.lose(
+                now,
+                Lost {
+                    exchanges: vec![exchange],
+                    reason: error.to_string(),
+                },
+            );
+        }
+    }
+
+    fn forward_tcp(
+        &mut self,
+        now: Moment,
+        exchange: ExchangeId,
+        id: ConnectionId,
+        server: SocketAddr,
+        message: &[u8],
+    ) {
+        let opener = &self.upstreams.opener;
+        let sent = self
+            .connections
+            .forward(&self.poller, opener, id, exchange, server, message);
+        match sent {
+            Ok(()) => self.settle(now, id),
+            Err(lost) => self.lose(now, lost),
+        }
+    }
+
+    fn install(&mut self, now: Moment, batch: Batch) {
+        match batch.install(&mut self.writer) {
+            Ok(proof) => self.core.handle_installed(now, proof),
+            Err(failed) => {
+                self.counters.installs_failed += 1;
+                self.core.handle_install_failed(now, failed);
+            }
+        }
+    }
+
+    /// The proof is spent here: an answer that teaches has no other way out.
+    fn release(&mut self, now: Moment, client: Client, message: Vec<u8>, _proof: Installed) {
+        self.reply(now, client, message);
+    }
+
+    fn reply(&mut self, now: Moment, client: Client, message: Vec<u8>) {
+        let Some(id) = client.connection else {
+            self.replies.push(client.server, client.address, message);
+            return;
+        };
+        if self.connections.reply(now, id, &message) {
+            self.counters.replies += 1;
+        } else {
+            self.counters.replies_lost += 1;
+        }
+        self.settle(now, id);
+    }
+
+    fn lose(&mut self, now: Moment, lost: Lost) {
+        for exchange in lost.exchanges {
+            self.counters.unreachable += 1;
+            self.core
+                .handle_unreachable(now, exchange, lost.reason.clone());
+        }
+    }
+
+    /// Sends the datagrams of this turn of the loop.
+    fn flush(&mut self) {
+        let v6 = self.listeners.v6.as_ref().map(|sockets| &sockets.raw);
+        let flushed = self.replies.flush(&self.listeners.v4.raw, v6);
+        self.counters.replies += flushed.sent;
+        self.counters.replies_lost += flushed.failed;
+    }
+
+    fn settle(&mut self, now: Moment, id: ConnectionId) {
+        if self.connections.settle(&self.poller, id) {
+            self.close(now, id);
+        }
+    }
+
+    /// The core hears of it; what it makes of that is carried out before the turn ends.
+    fn close(&mut self, now: Moment, id: ConnectionId) {
+        self.connections.close(id);
+        self.core.handle_connection_closed(now, id);
+    }
+
+    fn watch_connects(&self, interest: Interest) {
+        for family in [Family::V4, Family::V6] {
+            if let Some(sockets) = self.listeners.of(family)
+                && let Err(error) =
+                    self.poller
+                        .change(&sockets.tcp, Token::Connects(family), interest)
+            {
+                tracing::warn!(%error, "watching a listener failed");
+            }
+        }
+    }
+}
