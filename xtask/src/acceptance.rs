@@ -76,8 +76,7 @@ fn rows(text: &str) -> Vec<Row> {
         };
         if promise.eq_ignore_ascii_case("promise") && shown.eq_ignore_ascii_case("shown by") {
             inside = true;
-        } else if inside && !shown.chars().all(|c| "-: ".contains(c)) || inside && shown.is_empty()
-        {
+        } else if inside && !is_rule(shown) {
             rows.push(Row {
                 line: index.saturating_add(1),
                 promise: promise.clone(),
@@ -86,6 +85,11 @@ fn rows(text: &str) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// The line under a table's head.
+fn is_rule(cell: &str) -> bool {
+    cell.contains('-') && cell.chars().all(|c| "-: ".contains(c))
 }
 
 /// The cells of a table line; `\|` is a bar inside one.
