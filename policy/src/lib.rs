@@ -9,6 +9,9 @@
 pub mod compile;
 pub mod compiled;
 pub mod fqdn;
+pub mod lint;
 pub mod model;
 pub mod parse;
+pub mod select;
 pub mod selector;
+pub mod shorthand;

@@ -8,22 +8,29 @@
 //! A dot is only ever matched by a dot, so pattern and name are aligned label by label from the
 //! right: `*` stays inside its label, and a leading `**.` takes whatever labels are left over.
 
-use std::{fmt, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use super::{
     Fqdn, NameError,
     name::{check_policy_text, is_name_byte},
 };
 
-/// A pattern over names, anchored at both ends.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A pattern over names, anchored at both ends. Two patterns that differ only in spelling are
+/// equal.
+#[derive(Clone)]
 pub struct Pattern {
-    /// Canonical text: two patterns that differ only in spelling are equal.
+    /// Canonical text; everything else but the spelling follows from it.
     text: Arc<str>,
     shape: Shape,
+    inner_star_run: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 enum Shape {
     /// Only asterisks: any name made of the characters names are made of, and the root.
     Every,
@@ -53,6 +60,7 @@ impl Pattern {
             return Self {
                 text: "*".into(),
                 shape: Shape::Every,
+                inner_star_run: false,
             };
         }
         let stars = text.bytes().take_while(|b| *b == b'*').count();
@@ -66,6 +74,7 @@ impl Pattern {
         Self {
             text: canonical.into(),
             shape: Shape::Labels { any_front, globs },
+            inner_star_run: tail.contains("**"),
         }
     }
 
@@ -111,15 +120,9 @@ impl Pattern {
         self.shape == Shape::Every
     }
 
-    /// Whether the pattern starts with `**.`.
-    pub fn has_any_front(&self) -> bool {
-        matches!(
-            self.shape,
-            Shape::Labels {
-                any_front: true,
-                ..
-            }
-        )
+    /// Whether it was spelled with `**` where that means no more than `*`.
+    pub const fn has_inner_star_run(&self) -> bool {
+        self.inner_star_run
     }
 
     /// The canonical text, ending in a dot unless it is `*`.
@@ -200,6 +203,32 @@ fn label_matches(glob: &str, label: &str) -> bool {
                 _ => return false,
             },
         }
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+impl PartialOrd for Pattern {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Pattern {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
