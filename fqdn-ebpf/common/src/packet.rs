@@ -1,0 +1,493 @@
+//! From the bytes of a frame to what the datapath needs to know about it.
+//!
+//! In:  [`Bytes`], a frame that can be read at any offset.
+//! Out: [`Packet`], or the [`DropReason`] that says what is wrong with the headers.
+//! Not here: whether the packet is allowed (`guard`, `path`), quoted packets (`icmp`).
+
+use crate::{address::Addr, protocol, reason::DropReason};
+
+/// A frame that can be read at any offset, whether or not it lies in one piece.
+pub trait Bytes {
+    /// Copies the bytes from `at` on into the whole of `into`; false when the frame is too short.
+    fn read(&self, at: u32, into: &mut [u8]) -> bool;
+
+    /// Length of the frame, which for offloaded segments is more than the wire carries.
+    fn len(&self) -> u32;
+
+    /// Whether the frame is empty.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Length of the Ethernet header.
+pub const ETHERNET: u32 = 14;
+
+/// What is in a frame (EtherType).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// Address resolution for IPv4.
+    Arp,
+}
+
+/// The Ethernet header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// Who sent it.
+    pub source: crate::endpoint::Mac,
+    /// What is in it.
+    pub network: Network,
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The beginning, with the transport header.
+    First,
+    /// Something after the beginning, without ports.
+    Later,
+}
+
+/// Bits of [`Packet::tcp_flags`].
+pub mod tcp {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Ends it at once.
+    pub const RST: u8 = 0x04;
+    /// Acknowledges.
+    pub const ACK: u8 = 0x10;
+}
+
+/// What the headers say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+    /// Offset of the transport header.
+    pub transport: u32,
+    /// Offset past the datagram's last byte, at most the frame's length.
+    pub end: u32,
+    /// Identification shared by the fragments of a datagram.
+    pub fragment_id: u32,
+    /// Source port; 0 for protocols without ports, the identifier for ICMP.
+    pub source_port: u16,
+    /// Destination port; the type for ICMP.
+    pub destination_port: u16,
+    /// Protocol number after all extension headers.
+    pub protocol: u8,
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+    /// TCP flags, 0 for other protocols.
+    pub tcp_flags: u8,
+    /// ICMP code, 0 for other protocols.
+    pub icmp_code: u8,
+    /// Whole, first or later fragment.
+    pub part: Part,
+}
+
+impl Packet {
+    /// An empty one, for scratch space.
+    pub const EMPTY: Self = Self {
+        source: Addr::UNSPECIFIED,
+        destination: Addr::UNSPECIFIED,
+        transport: 0,
+        end: 0,
+        fragment_id: 0,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        hop_limit: 0,
+        tcp_flags: 0,
+        icmp_code: 0,
+        part: Part::Whole,
+    };
+
+    /// Whether it is ICMP of either family.
+    #[inline(always)]
+    pub const fn is_icmp(&self) -> bool {
+        matches!(self.protocol, protocol::ICMP | protocol::ICMPV6)
+    }
+
+    /// The ICMP type; meaningless for other protocols.
+    #[inline(always)]
+    pub const fn icmp_type(&self) -> u8 {
+        self.destination_port as u8
+    }
+
+    /// Whether it asks for a TCP connection.
+    #[inline(always)]
+    pub const fn opens_tcp(&self) -> bool {
+        self.protocol == protocol::TCP && self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
+}
+
+/// EtherTypes.
+mod ethertype {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const ARP: u16 = 0x0806;
+    pub(super) const VLAN: u16 = 0x8100;
+    pub(super) const VLAN_OUTER: u16 = 0x88a8;
+    pub(super) const IPV6: u16 = 0x86dd;
+    /// Smaller numbers are lengths of IEEE 802.3 frames.
+    pub(super) const FIRST: u16 = 0x0600;
+}
+
+/// Reads the Ethernet header.
+///
+/// # Errors
+/// Too short, a VLAN tag, or nothing the datapath knows.
+#[inline(always)]
+pub fn frame(bytes: &impl Bytes) -> Result<Frame, DropReason> {
+    let mut header = [0_u8; 14];
+    if !bytes.read(0, &mut header) {
+        return Err(DropReason::UnsupportedL2);
+    }
+    let [_, _, _, _, _, _, a, b, c, d, e, f, high, low] = header;
+    let network = match u16::from_be_bytes([high, low]) {
+        ethertype::IPV4 => Network::V4,
+        ethertype::IPV6 => Network::V6,
+        ethertype::ARP => Network::Arp,
+        ethertype::VLAN | ethertype::VLAN_OUTER => return Err(DropReason::VlanFiltered),
+        other if other < ethertype::FIRST => return Err(DropReason::UnsupportedL2),
+        _ => return Err(DropReason::UnsupportedL3),
+    };
+    Ok(Frame {
+        source: [a, b, c, d, e, f],
+        network,
+    })
+}
+
+/// An IPv4 header without options; aligned so that addresses can be read in one go.
+#[repr(C, align(8))]
+struct V4Header([u8; 20]);
+
+/// Reads an IPv4 header and the transport header behind it.
+///
+/// # Errors
+/// What is wrong with them.
+#[inline(always)]
+pub fn ipv4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
+    let mut header = V4Header([0; 20]);
+    if !bytes.read(ETHERNET, &mut header.0) {
+        return Err(DropReason::InvalidPacket);
+    }
+    let V4Header(
+        [
+            version_length,
+            _,
+            t0,
+            t1,
+            i0,
+            i1,
+            f0,
+            f1,
+            hop_limit,
+            protocol,
+            _,
+            _,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
+        ],
+    ) = header;
+    let length = u32::from(version_length & 0x0f).wrapping_mul(4);
+    if version_length >> 4 != 4 || length < 20 {
+        return Err(DropReason::InvalidPacket);
+    }
+    let frame_length = bytes.len();
+    let total = match u32::from(u16::from_be_bytes([t0, t1])) {
+        // Segments beyond 64 KiB that only ever exist inside a host have no length (BIG TCP,
+        // Linux commit b1a78b9b98862, "net: add support for ipv4 big tcp").
+        0 if frame_length > 0xffff => frame_length.wrapping_sub(ETHERNET),
+        total => total,
+    };
+    let end = ETHERNET.wrapping_add(total);
+    if total < length || end > frame_length {
+        return Err(DropReason::InvalidPacket);
+    }
+    if length > 20 {
+        options(bytes, length)?;
+    }
+    let fragment = u16::from_be_bytes([f0, f1]);
+    let offset = fragment & 0x1fff;
+    packet.source = Addr::v4([s0, s1, s2, s3]);
+    packet.destination = Addr::v4([d0, d1, d2, d3]);
+    packet.protocol = protocol;
+    packet.hop_limit = hop_limit;
+    packet.transport = ETHERNET.wrapping_add(length);
+    packet.end = end;
+    packet.fragment_id = u32::from(u16::from_be_bytes([i0, i1]));
+    packet.part = match (offset, fragment & 0x2000 != 0) {
+        (0, false) => Part::Whole,
+        (0, true) => Part::First,
+        _ => Part::Later,
+    };
+    transport(bytes, packet, offset)
+}
+
+/// IPv4 options that route by source (RFC 791 §3.1).
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+
+/// Refuses source routing. Kept apart so that the rare case costs the common one nothing.
+#[inline(never)]
+fn options(bytes: &impl Bytes, length: u32) -> Result<(), DropReason> {
+    let mut at = 20_u32;
+    // Forty bytes of options hold at most forty options.
+    for _ in 0..40 {
+        if at >= length {
+            return Ok(());
+        }
+        // The second byte is read even past the options: the transport header follows, and a
+        // packet that ends here has none.
+        let mut option = [0_u8; 2];
+        if !bytes.read(ETHERNET.wrapping_add(at), &mut option) {
+            return Err(DropReason::InvalidPacket);
+        }
+        let [kind, size] = option;
+        match kind {
+            0 => return Ok(()),
+            1 => at = at.wrapping_add(1),
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(DropReason::SourceRouting),
+            _ if size < 2 => return Err(DropReason::InvalidPacket),
+            _ => at = at.wrapping_add(u32::from(size)),
+        }
+    }
+    Ok(())
+}
+
+/// An IPv6 header; aligned so that addresses can be read in one go.
+#[repr(C, align(8))]
+struct V6Header([u8; 40]);
+
+/// Next-header numbers that are walked over.
+mod extension {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const DESTINATION: u8 = 60;
+    /// How many are walked: each kind once and destination options twice (RFC 8200 §4.1), and
+    /// one for luck.
+    pub(super) const LIMIT: u32 = 7;
+}
+
+/// Reads an IPv6 header, its extension headers and the transport header behind them.
+///
+/// # Errors
+/// What is wrong with them.
+#[inline(always)]
+pub fn ipv6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
+    let mut header = V6Header([0; 40]);
+    if !bytes.read(ETHERNET, &mut header.0) {
+        return Err(DropReason::InvalidPacket);
+    }
+    let V6Header(
+        [
+            version,
+            _,
+            _,
+            _,
+            l0,
+            l1,
+            next,
+            hop_limit,
+            s0,
+            s1,
+            s2,
+            s3,
+            s4,
+            s5,
+            s6,
+            s7,
+            s8,
+            s9,
+            s10,
+            s11,
+            s12,
+            s13,
+            s14,
+            s15,
+            d0,
+            d1,
+            d2,
+            d3,
+            d4,
+            d5,
+            d6,
+            d7,
+            d8,
+            d9,
+            d10,
+            d11,
+            d12,
+            d13,
+            d14,
+            d15,
+        ],
+    ) = header;
+    if version >> 4 != 6 {
+        return Err(DropReason::InvalidPacket);
+    }
+    let frame_length = bytes.len();
+    let end = match u32::from(u16::from_be_bytes([l0, l1])) {
+        // A jumbo payload option holds the length (BIG TCP, RFC 2675).
+        0 if frame_length > 0xffff => frame_length,
+        payload => payload.wrapping_add(ETHERNET).wrapping_add(40),
+    };
+    if end > frame_length {
+        return Err(DropReason::InvalidPacket);
+    }
+    packet.source = Addr::v6([
+        s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15,
+    ]);
+    packet.destination = Addr::v6([
+        d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12, d13, d14, d15,
+    ]);
+    // The mapped block stands for IPv4 in every map.
+    if packet.source.is_v4() {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    if packet.destination.is_v4() {
+        return Err(DropReason::InvalidDestinationIp);
+    }
+    packet.protocol = next;
+    packet.hop_limit = hop_limit;
+    packet.transport = ETHERNET.wrapping_add(40);
+    packet.end = end;
+    packet.fragment_id = 0;
+    packet.part = Part::Whole;
+    let offset = match next {
+        protocol::TCP | protocol::UDP | protocol::ICMPV6 => 0,
+        _ => extensions(bytes, packet)?,
+    };
+    transport(bytes, packet, offset)
+}
+
+/// Walks over extension headers; the fragment's offset in units of eight bytes.
+#[inline(always)]
+fn extensions(bytes: &impl Bytes, packet: &mut Packet) -> Result<u16, DropReason> {
+    let mut next = packet.protocol;
+    let mut at = packet.transport;
+    let mut offset = 0_u16;
+    for nth in 0..extension::LIMIT {
+        let mut header = [0_u8; 8];
+        match next {
+            extension::HOP_BY_HOP
+            | extension::ROUTING
+            | extension::FRAGMENT
+            | extension::AUTHENTICATION
+            | extension::DESTINATION => {
+                if at >= packet.end || !bytes.read(at, &mut header) {
+                    return Err(DropReason::InvalidExtensionHeader);
+                }
+            }
+            _ => {
+                packet.protocol = next;
+                packet.transport = at;
+                return Ok(offset);
+            }
+        }
+        let [following, units, two, three, i0, i1, i2, i3] = header;
+        let eights = u32::from(units).wrapping_add(1).wrapping_mul(8);
+        match next {
+            // Only directly behind the IPv6 header (RFC 8200 §4.1).
+            extension::HOP_BY_HOP if nth != 0 => return Err(DropReason::InvalidExtensionHeader),
+            extension::ROUTING if three != 0 => return Err(DropReason::RoutingHeader),
+            extension::FRAGMENT => {
+                let field = u16::from_be_bytes([two, three]);
+                offset = field >> 3;
+                packet.fragment_id = u32::from_be_bytes([i0, i1, i2, i3]);
+                packet.part = match (offset, field & 1 != 0) {
+                    // An atomic fragment is a whole packet (RFC 6946).
+                    (0, false) => Part::Whole,
+                    (0, true) => Part::First,
+                    _ => Part::Later,
+                };
+                at = at.wrapping_add(8);
+                if offset != 0 {
+                    packet.protocol = following;
+                    packet.transport = at;
+                    return Ok(offset);
+                }
+            }
+            extension::AUTHENTICATION => {
+                at = at.wrapping_add(u32::from(units).wrapping_add(2).wrapping_mul(4));
+            }
+            _ => at = at.wrapping_add(eights),
+        }
+        next = following;
+    }
+    Err(DropReason::InvalidExtensionHeader)
+}
+
+/// Reads the transport header. `offset` is the fragment's, in units of eight bytes.
+#[inline(always)]
+fn transport(bytes: &impl Bytes, packet: &mut Packet, offset: u16) -> Result<(), DropReason> {
+    packet.source_port = 0;
+    packet.destination_port = 0;
+    packet.tcp_flags = 0;
+    packet.icmp_code = 0;
+    if packet.part == Part::Later {
+        // Would overwrite the first fragment's TCP flags (RFC 1858, RFC 3128).
+        if offset == 1 && packet.protocol == protocol::TCP {
+            return Err(DropReason::InvalidPacket);
+        }
+        return Ok(());
+    }
+    let need = match packet.protocol {
+        protocol::TCP => 20,
+        protocol::UDP | protocol::ICMP | protocol::ICMPV6 => 8,
+        protocol::SCTP => 12,
+        _ => return Ok(()),
+    };
+    let mut header = [0_u8; 8];
+    if packet.transport.wrapping_add(need) > packet.end || !bytes.read(packet.transport, &mut header) {
+        return Err(DropReason::TruncatedHeader);
+    }
+    let [a, b, c, d, e, f, _, _] = header;
+    match packet.protocol {
+        protocol::ICMP | protocol::ICMPV6 => {
+            // ICMP belongs to the family of its name; anything else is nonsense a policy could
+            // be made to misread.
+            if (packet.protocol == protocol::ICMP) != packet.source.is_v4() {
+                return Err(DropReason::InvalidPacket);
+            }
+            packet.destination_port = u16::from(a);
+            packet.icmp_code = b;
+            packet.source_port = u16::from_be_bytes([e, f]);
+        }
+        _ => {
+            packet.source_port = u16::from_be_bytes([a, b]);
+            packet.destination_port = u16::from_be_bytes([c, d]);
+        }
+    }
+    if packet.protocol == protocol::TCP {
+        let mut flags = [0_u8; 2];
+        if !bytes.read(packet.transport.wrapping_add(12), &mut flags) {
+            return Err(DropReason::TruncatedHeader);
+        }
+        let [length, flags] = flags;
+        if length >> 4 < 5 {
+            return Err(DropReason::TruncatedHeader);
+        }
+        packet.tcp_flags = flags;
+    }
+    Ok(())
+}
+

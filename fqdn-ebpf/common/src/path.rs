@@ -1,0 +1,509 @@
+//! The whole way of a packet through the datapath, from its bytes to its verdict.
+//!
+//! In:  [`Env`]: a packet, its [`Meta`], and the maps.
+//! Out: [`Verdict`]; the parsed packet and a [`Report`] for the event, both in [`Scratch`].
+//! Not here: carrying the verdict out, steering (`fqdn-ebpf`).
+
+use crate::{
+    Direction,
+    address::Addr,
+    arp,
+    config::Config,
+    conntrack::{Flow, FlowKey, Opening, Seen, Sighting},
+    endpoint::{Endpoint, NOT_OWN},
+    event::{Kind, Report},
+    fragment::{DatagramKey, Ports},
+    guard::{self, Guard},
+    icmp,
+    ipcache::{self, Entry},
+    learned::{Learned, LearnedKey, SLOTS},
+    metric::Passed,
+    packet::{self, Bytes, Network, Packet, Part},
+    policy::Action,
+    protocol,
+    reason::DropReason,
+    verdict::{Ask, Judgement, Peers, Rules, judge},
+};
+
+/// What surrounds a packet: its bytes and the maps.
+pub trait Env: Bytes + Rules {
+    /// IPCACHE.
+    fn address(&self, address: &Addr) -> Option<Entry>;
+    /// IPCACHE_LPM.
+    fn prefix(&self, address: &Addr) -> Option<Entry>;
+    /// LEARNED.
+    fn learned<R>(&self, key: &LearnedKey, read: impl FnOnce(&Learned) -> R) -> Option<R>;
+    /// CT of a slot: works on a record in place.
+    fn flow<R>(&self, slot: u32, key: &FlowKey, work: impl FnOnce(&mut Flow) -> R) -> Option<R>;
+    /// CT of a slot: writes a record.
+    ///
+    /// # Errors
+    /// The reason to drop the packet with.
+    fn open(&self, slot: u32, key: &FlowKey, flow: &Flow) -> Result<(), DropReason>;
+    /// CT of a slot: forgets a record.
+    fn close(&self, slot: u32, key: &FlowKey);
+    /// FRAGS of a slot.
+    fn ports(&self, slot: u32, key: &DatagramKey) -> Option<Ports>;
+    /// FRAGS of a slot: writes a record; a failure shows when the later fragments come.
+    fn remember(&self, slot: u32, key: &DatagramKey, ports: &Ports);
+}
+
+/// What is known about a packet besides its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// Which hook it is at.
+    pub direction: Direction,
+    /// Its mark.
+    pub mark: u32,
+    /// The interface it came in at, 0 when this node made it.
+    pub ingress_ifindex: u32,
+    /// Whether the driver took a VLAN tag off.
+    pub vlan: bool,
+    /// Nanoseconds after boot.
+    pub now: u64,
+}
+
+/// Where the way of a packet leaves its findings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scratch {
+    /// The packet as far as it could be read.
+    pub packet: Packet,
+    /// What to tell user space.
+    pub report: Report,
+}
+
+impl Scratch {
+    /// Nothing found yet.
+    pub const EMPTY: Self = Self {
+        packet: Packet::EMPTY,
+        report: Report::NONE,
+    };
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+/// What happens to the packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It goes on.
+    Pass(Passed),
+    /// It goes to the DNS proxy.
+    Steer,
+    /// It ends here.
+    Drop(DropReason),
+}
+
+/// Decides about one packet.
+#[inline(always)]
+pub fn decide(
+    env: &impl Env,
+    meta: &Meta,
+    config: Option<&Config>,
+    endpoint: Option<&Endpoint>,
+    scratch: &mut Scratch,
+) -> Verdict {
+    *scratch = Scratch::EMPTY;
+    let verdict = match walk(env, meta, config, endpoint, scratch) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::Drop(reason),
+    };
+    if let Verdict::Drop(reason) = verdict {
+        scratch.report.dropped(reason);
+    }
+    verdict
+}
+
+#[inline(always)]
+fn walk(
+    env: &impl Env,
+    meta: &Meta,
+    config: Option<&Config>,
+    endpoint: Option<&Endpoint>,
+    scratch: &mut Scratch,
+) -> Result<Verdict, DropReason> {
+    let config = config.filter(|config| config.is_ours()).ok_or(DropReason::NoConfig)?;
+    let endpoint = endpoint.ok_or(DropReason::NoEndpoint)?;
+    let from_workload = matches!(meta.direction, Direction::Egress);
+    if !from_workload && meta.ingress_ifindex == 0 && config.is_from_proxy(meta.mark) {
+        return Ok(Verdict::Pass(Passed::FromProxy));
+    }
+    if meta.vlan {
+        return Err(DropReason::VlanFiltered);
+    }
+    let frame = packet::frame(env)?;
+    if from_workload && frame.source != *endpoint.mac() {
+        return Err(DropReason::InvalidSourceMac);
+    }
+    match frame.network {
+        Network::Arp => {
+            if from_workload {
+                arp::from_workload(env, endpoint)?;
+            }
+            return Ok(Verdict::Pass(Passed::Control));
+        }
+        Network::V4 => packet::ipv4(env, &mut scratch.packet)?,
+        Network::V6 => packet::ipv6(env, &mut scratch.packet)?,
+    }
+    let guard = if from_workload {
+        guard::from_workload(env, &scratch.packet, endpoint, |peer| identity(env, peer))?
+    } else {
+        guard::to_workload(&scratch.packet)
+    };
+    if guard == Guard::Control {
+        return Ok(Verdict::Pass(Passed::Control));
+    }
+    if scratch.packet.part == Part::Later {
+        let known = env
+            .ports(endpoint.slot(), &DatagramKey::of(&scratch.packet))
+            .is_some_and(|ports| ports.complete(&mut scratch.packet, meta.now));
+        if !known {
+            return spare(endpoint, DropReason::FirstFragmentMissing);
+        }
+    }
+    let verdict = track(env, meta, config, endpoint, scratch)?;
+    if scratch.packet.part == Part::First && matches!(verdict, Verdict::Pass(_)) {
+        let packet = &scratch.packet;
+        env.remember(
+            endpoint.slot(),
+            &DatagramKey::of(packet),
+            &Ports::of(packet, meta.now),
+        );
+    }
+    Ok(verdict)
+}
+
+/// A drop that is not a matter of policy: an audited endpoint is spared it.
+#[inline(always)]
+const fn spare(endpoint: &Endpoint, reason: DropReason) -> Result<Verdict, DropReason> {
+    if endpoint.is_audited() {
+        Ok(Verdict::Pass(Passed::Spared))
+    } else {
+        Err(reason)
+    }
+}
+
+/// The identity of an address, for every endpoint alike.
+#[inline(always)]
+fn identity(env: &impl Env, address: &Addr) -> u32 {
+    if let Some(entry) = env.address(address) {
+        return entry.identity();
+    }
+    env.prefix(address)
+        .and_then(|entry| entry.speaks_for(*address))
+        .unwrap_or(ipcache::world_of(*address))
+}
+
+/// The identity of the peer of a packet at this hook. A packet with an address of the node that
+/// did not originate here was translated on its way (NodePort, masquerade): it is not the node's.
+#[inline(always)]
+fn peer_identity(env: &impl Env, meta: &Meta, peer: &Addr) -> u32 {
+    let identity = identity(env, peer);
+    let forwarded = matches!(meta.direction, Direction::Ingress) && meta.ingress_ifindex != 0;
+    if identity == ipcache::HOST && forwarded {
+        ipcache::world_of(*peer)
+    } else {
+        identity
+    }
+}
+
+/// Where a packet belongs in the table of flows.
+enum Place {
+    /// At this key; it may open a flow there.
+    Flow(FlowKey),
+    /// At this key if at all: it answers something.
+    Answer(FlowKey),
+    /// Nowhere: judged by itself.
+    Alone,
+    /// At the flow that it quotes.
+    Error,
+}
+
+#[inline(always)]
+fn place(packet: &Packet, direction: Direction, own: u8, peer: Addr) -> Place {
+    if own == NOT_OWN {
+        // Broadcast and multicast: an answer comes from another address, so no flow matches it.
+        return Place::Alone;
+    }
+    if packet.is_icmp() {
+        let id = packet.source_port;
+        let key = |request, asks| FlowKey::icmp(own, peer, packet.protocol, request, id, asks);
+        return match icmp::kind(packet.protocol, packet.icmp_type()) {
+            icmp::Kind::Request(request) => Place::Flow(key(request, direction)),
+            icmp::Kind::Reply(request) => Place::Answer(key(request, direction.reverse())),
+            icmp::Kind::Error => Place::Error,
+            icmp::Kind::Other => Place::Alone,
+        };
+    }
+    let (own_port, peer_port) = match direction {
+        Direction::Egress => (packet.source_port, packet.destination_port),
+        Direction::Ingress => (packet.destination_port, packet.source_port),
+    };
+    Place::Flow(FlowKey::new(own, own_port, peer, peer_port, packet.protocol))
+}
+
+#[inline(always)]
+fn track(
+    env: &impl Env,
+    meta: &Meta,
+    config: &Config,
+    endpoint: &Endpoint,
+    scratch: &mut Scratch,
+) -> Result<Verdict, DropReason> {
+    let packet = &scratch.packet;
+    let (own, peer) = match meta.direction {
+        Direction::Egress => (packet.source, packet.destination),
+        Direction::Ingress => (packet.destination, packet.source),
+    };
+    let sighting = Sighting {
+        direction: meta.direction,
+        protocol: packet.protocol,
+        tcp_flags: packet.tcp_flags,
+        bytes: env.len(),
+        now: meta.now,
+        revision: endpoint.revision(),
+        epoch: config.ipcache_epoch(),
+    };
+    let (key, may_open) = match place(packet, meta.direction, endpoint.own_index(&own), peer) {
+        Place::Flow(key) => (key, true),
+        Place::Answer(key) => (key, false),
+        Place::Alone => return fresh(env, meta, endpoint, scratch, &sighting, peer, None, false),
+        Place::Error => return related(env, meta, endpoint, packet),
+    };
+    let slot = endpoint.slot();
+    let again = match env.flow(slot, &key, |flow| flow.see(&sighting)) {
+        Some(Seen::Known) => return Ok(Verdict::Pass(Passed::Established)),
+        Some(Seen::Stale { opened, opening }) => {
+            return again(env, meta, endpoint, scratch, &sighting, &key, opened, &opening);
+        }
+        Some(Seen::Reopens { again }) => again,
+        Some(Seen::Expired) | None => false,
+    };
+    let at = if may_open { Some(&key) } else { None };
+    fresh(env, meta, endpoint, scratch, &sighting, peer, at, again)
+}
+
+/// Judges a flow that begins with this packet, and remembers it at `at`. `again`: the packet
+/// repeats one that was judged and reported before.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a struct for them would only live on the 512-byte stack")]
+fn fresh(
+    env: &impl Env,
+    meta: &Meta,
+    endpoint: &Endpoint,
+    scratch: &mut Scratch,
+    sighting: &Sighting,
+    peer: Addr,
+    at: Option<&FlowKey>,
+    again: bool,
+) -> Result<Verdict, DropReason> {
+    let slot = endpoint.slot();
+    let identity = peer_identity(env, meta, &peer);
+    let peers = Peers {
+        identity,
+        learned: if ipcache::names_count_for(identity) {
+            env.learned(&LearnedKey::new(endpoint.id(), peer), |learned| learned.live(meta.now))
+                .unwrap_or([0; SLOTS])
+        } else {
+            [0; SLOTS]
+        },
+    };
+    let mut ask = Ask {
+        policy: endpoint.policy(),
+        deny_by_default: endpoint.denies(meta.direction),
+        direction: meta.direction,
+        protocol: scratch.packet.protocol,
+        port: scratch.packet.destination_port,
+    };
+    let judgement = judge(env, &ask, &peers);
+    scratch.report.judged(Kind::Flow, &judgement);
+    let mut action = judgement.action;
+    let mut passed = Passed::New;
+    if endpoint.shadow() != 0 {
+        ask.policy = endpoint.shadow();
+        ask.deny_by_default = endpoint.shadow_denies(meta.direction);
+        let shadow = judge(env, &ask, &peers);
+        scratch.report.shadow(&shadow);
+        match (action, shadow.action) {
+            (Action::Allow, Action::Deny) => {
+                scratch.report.judged(Kind::Audit, &judgement);
+                passed = Passed::Audited;
+            }
+            // Names are learned in audit too, or everything opened by name would look denied.
+            (Action::Allow, Action::RedirectDns) => action = Action::RedirectDns,
+            _ => {}
+        }
+    }
+    match action {
+        Action::Deny => Err(refusal(&judgement)),
+        Action::RedirectDns => {
+            scratch.report.silence();
+            // A flow from before the interception would let the answer bypass the proxy.
+            if let Some(key) = at {
+                env.close(slot, key);
+            }
+            steer(endpoint, meta.direction, &scratch.packet)
+        }
+        Action::Allow => {
+            if again {
+                scratch.report.silence();
+            }
+            let Some(key) = at else {
+                return Ok(Verdict::Pass(passed));
+            };
+            let opening = opening(&judgement, identity, sighting);
+            match env.open(slot, key, &Flow::open(sighting, &opening)) {
+                Ok(()) => Ok(Verdict::Pass(passed)),
+                Err(reason) => spare(endpoint, reason),
+            }
+        }
+    }
+}
+
+/// Judges a flow again that was opened under another policy or another IPCACHE.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a struct for them would only live on the 512-byte stack")]
+fn again(
+    env: &impl Env,
+    meta: &Meta,
+    endpoint: &Endpoint,
+    scratch: &mut Scratch,
+    sighting: &Sighting,
+    key: &FlowKey,
+    opened: Direction,
+    before: &Opening,
+) -> Result<Verdict, DropReason> {
+    let slot = endpoint.slot();
+    let mut identity = identity(env, &key.peer());
+    // Whether a packet from a node address came from the node itself shows only at its hook; the
+    // flow's first packet was there.
+    if identity == ipcache::HOST
+        && matches!(opened, Direction::Ingress)
+        && ipcache::names_count_for(before.identity)
+    {
+        identity = before.identity;
+    }
+    let learned = if ipcache::names_count_for(identity) { before.learned } else { 0 };
+    let peers = Peers {
+        identity,
+        learned: [learned, 0, 0, 0],
+    };
+    let ask = Ask {
+        policy: endpoint.policy(),
+        deny_by_default: endpoint.denies(opened),
+        direction: opened,
+        protocol: key.protocol(),
+        port: key.policy_port(opened),
+    };
+    let judgement = judge(env, &ask, &peers);
+    match judgement.action {
+        Action::Allow => {
+            let mut opening = opening(&judgement, identity, sighting);
+            opening.learned = before.learned;
+            // Gone in the meantime means judged as new with the next packet.
+            let _ = env.flow(slot, key, |flow| flow.renew(sighting, &opening));
+            Ok(Verdict::Pass(Passed::Renewed))
+        }
+        Action::Deny => {
+            env.close(slot, key);
+            scratch.report.judged(Kind::Drop, &judgement);
+            Err(refusal(&judgement))
+        }
+        Action::RedirectDns => {
+            env.close(slot, key);
+            if opened == meta.direction {
+                steer(endpoint, meta.direction, &scratch.packet)
+            } else {
+                scratch.report.judged(Kind::Drop, &judgement);
+                spare(endpoint, DropReason::PolicyDenied)
+            }
+        }
+    }
+}
+
+#[inline(always)]
+const fn opening(judgement: &Judgement, identity: u32, sighting: &Sighting) -> Opening {
+    Opening {
+        learned: judgement.learned,
+        identity,
+        revision: sighting.revision,
+        epoch: sighting.epoch,
+        rule_set: judgement.rule_set,
+    }
+}
+
+#[inline(always)]
+const fn refusal(judgement: &Judgement) -> DropReason {
+    match judgement.match_type {
+        crate::policy::MatchType::None => DropReason::PolicyDenied,
+        _ => DropReason::PolicyDeny,
+    }
+}
+
+/// What is for the proxy and can be handed to it.
+#[inline(always)]
+fn steer(endpoint: &Endpoint, direction: Direction, packet: &Packet) -> Result<Verdict, DropReason> {
+    // Reassembly loses the socket in IPv4, and in IPv6 the ports are only in the first fragment.
+    if packet.part != Part::Whole {
+        return spare(endpoint, DropReason::FragmentIntercepted);
+    }
+    match (direction, packet.protocol) {
+        (Direction::Egress, protocol::TCP | protocol::UDP) => Ok(Verdict::Steer),
+        _ => spare(endpoint, DropReason::SocketLookupFailed),
+    }
+}
+
+/// An ICMP error passes when it goes to the sender of a packet of a known flow.
+#[inline(always)]
+fn related(
+    env: &impl Env,
+    meta: &Meta,
+    endpoint: &Endpoint,
+    packet: &Packet,
+) -> Result<Verdict, DropReason> {
+    const UNRELATED: DropReason = DropReason::IcmpErrorUnrelated;
+    if packet.part != Part::Whole {
+        return spare(endpoint, UNRELATED);
+    }
+    let Ok(quoted) = icmp::quoted(env, packet) else {
+        return spare(endpoint, UNRELATED);
+    };
+    // Towards the workload it quotes what the workload sent, and the other way round.
+    let (own, peer, own_port, peer_port) = match meta.direction {
+        Direction::Ingress => (
+            quoted.source,
+            quoted.destination,
+            quoted.source_port,
+            quoted.destination_port,
+        ),
+        Direction::Egress => (
+            quoted.destination,
+            quoted.source,
+            quoted.destination_port,
+            quoted.source_port,
+        ),
+    };
+    let own = endpoint.own_index(&own);
+    if own == NOT_OWN || packet.destination != quoted.source {
+        return spare(endpoint, UNRELATED);
+    }
+    // The quoted packet went the other way than the error.
+    let sent = meta.direction.reverse();
+    let key = if matches!(quoted.protocol, protocol::ICMP | protocol::ICMPV6) {
+        let (request, asks) = match icmp::kind(quoted.protocol, quoted.destination_port as u8) {
+            icmp::Kind::Request(request) => (request, sent),
+            icmp::Kind::Reply(request) => (request, sent.reverse()),
+            icmp::Kind::Error | icmp::Kind::Other => return spare(endpoint, UNRELATED),
+        };
+        FlowKey::icmp(own, peer, quoted.protocol, request, quoted.source_port, asks)
+    } else {
+        FlowKey::new(own, own_port, peer, peer_port, quoted.protocol)
+    };
+    match env.flow(endpoint.slot(), &key, |flow| flow.is_live(meta.now)) {
+        Some(true) => Ok(Verdict::Pass(Passed::Related)),
+        Some(false) | None => spare(endpoint, UNRELATED),
+    }
+}

@@ -1,0 +1,164 @@
+//! A packet and the maps, as the shared code wants to see them.
+//!
+//! In:  `__sk_buff`.
+//! Out: [`Skb`], an implementation of `path::Env`.
+//! Not here: deciding anything.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_ANY, __sk_buff},
+    btf_maps::lpm_trie::Key,
+    helpers::bpf_skb_load_bytes,
+    programs::TcContext,
+};
+use fqdn_ebpf_common::{
+    address::Addr,
+    conntrack::{Flow, FlowKey},
+    fragment::{DatagramKey, Ports},
+    ipcache::Entry,
+    learned::{Learned, LearnedKey},
+    packet::Bytes,
+    path::Env,
+    policy::{FULL_BITS, PolicyEntry, PolicyKey},
+    reason::DropReason,
+    verdict::Rules,
+};
+
+use crate::maps;
+
+/// One packet.
+pub(crate) struct Skb {
+    raw: *mut __sk_buff,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self {
+            raw: ctx.as_ptr().cast(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn raw(&self) -> *mut __sk_buff {
+        self.raw
+    }
+
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: the kernel passed this context to the program.
+        unsafe { (*self.raw).mark }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_mark(&self, mark: u32) {
+        // SAFETY: as above; the verifier lets this field be written.
+        unsafe { (*self.raw).mark = mark }
+    }
+
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel passed this context to the program.
+        unsafe { (*self.raw).ifindex }
+    }
+
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the kernel passed this context to the program.
+        unsafe { (*self.raw).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    pub(crate) fn vlan_present(&self) -> bool {
+        // SAFETY: the kernel passed this context to the program.
+        unsafe { (*self.raw).vlan_present != 0 }
+    }
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn read(&self, at: u32, into: &mut [u8]) -> bool {
+        // SAFETY: the helper writes at most `into.len()` bytes, and reads wherever the packet
+        // keeps them, linear or not.
+        unsafe {
+            bpf_skb_load_bytes(
+                self.raw.cast(),
+                at,
+                into.as_mut_ptr().cast(),
+                into.len() as u32,
+            ) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the kernel passed this context to the program.
+        unsafe { (*self.raw).len }
+    }
+}
+
+impl Rules for Skb {
+    #[inline(always)]
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry> {
+        maps::POLICY.get(&Key::new(FULL_BITS, *key)).copied()
+    }
+}
+
+impl Env for Skb {
+    #[inline(always)]
+    fn address(&self, address: &Addr) -> Option<Entry> {
+        // SAFETY: records are replaced as a whole by the loader, never written here.
+        unsafe { maps::IPCACHE.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn prefix(&self, address: &Addr) -> Option<Entry> {
+        maps::IPCACHE_LPM.get(&Key::new(128, *address)).copied()
+    }
+
+    #[inline(always)]
+    fn learned<R>(&self, key: &LearnedKey, read: impl FnOnce(&Learned) -> R) -> Option<R> {
+        // SAFETY: records are replaced as a whole by the loader, never written here. A record
+        // that is being replaced may be read half old, half new only if the kernel reuses its
+        // element within this run; both halves are grants of the same endpoint for the address.
+        unsafe { maps::LEARNED.get(key) }.map(read)
+    }
+
+    #[inline(always)]
+    fn flow<R>(&self, slot: u32, key: &FlowKey, work: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+        let flow = maps::CT.get(slot)?.get_ptr_mut(key)?;
+        // SAFETY: the element stays valid for the run. Two processors may work on one flow: both
+        // store whole words of the same meaning, a lost packet count is the worst of it.
+        Some(work(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn open(&self, slot: u32, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {
+        let flows = maps::CT.get(slot).ok_or(DropReason::CtMapMissing)?;
+        flows
+            .insert(key, flow, BPF_ANY as u64)
+            .map_err(|_| DropReason::CtInsertFailed)
+    }
+
+    #[inline(always)]
+    fn close(&self, slot: u32, key: &FlowKey) {
+        if let Some(flows) = maps::CT.get(slot) {
+            // Nothing there is what was wanted.
+            let _ = flows.remove(key);
+        }
+    }
+
+    #[inline(always)]
+    fn ports(&self, slot: u32, key: &DatagramKey) -> Option<Ports> {
+        // SAFETY: records are replaced as a whole.
+        unsafe { maps::FRAGS.get(slot)?.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember(&self, slot: u32, key: &DatagramKey, ports: &Ports) {
+        if let Some(datagrams) = maps::FRAGS.get(slot) {
+            // Shows when the later fragments come.
+            let _ = datagrams.insert(key, ports, BPF_ANY as u64);
+        }
+    }
+}
