@@ -1,0 +1,247 @@
+//! Accept rules in other people's nftables chains.
+//!
+//! In:  `nft -j list ruleset`, the pod's link, the resolvers.
+//! Out: rules at the head of chains that would drop the pod's packets, tagged with their owner; and their removal.
+//! Not here: chains managed by iptables, where iptables exists (`xtables`).
+//!
+//! An accept in a table of ours cannot overrule a drop in another table: every base chain of a hook has its say.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{PodError, owner::Owner, tools, xtables};
+
+/// What to let through.
+#[derive(Debug, Clone)]
+pub(crate) struct Passage<'a> {
+    pub(crate) link: &'a str,
+    pub(crate) resolvers: &'a [SocketAddr],
+    pub(crate) ipv6: bool,
+}
+
+/// A foreign base chain that may drop what we need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    family: String,
+    table: String,
+    name: String,
+    hook: Hook,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Forward,
+    Input,
+}
+
+/// Opens every obstacle for `owner`.
+pub(crate) fn open(passage: &Passage<'_>, owner: &Owner) -> Result<(), PodError> {
+    let ruleset = Ruleset::read()?;
+    for chain in ruleset.obstacles() {
+        if xtables::manages(&chain.family, &chain.table, &chain.name) {
+            continue;
+        }
+        let rules = chain.rules(passage, &owner.tag());
+        if rules.is_empty() {
+            continue;
+        }
+        if let Err(error) = tools::nft_json(&rules) {
+            if ruleset.owned_by_process(&chain) {
+                // The kernel lets nobody but that process change the table; whether it drops us is its business.
+                tracing::warn!(
+                    "table {} {} belongs to another process and cannot be changed: {error}",
+                    chain.family,
+                    chain.table
+                );
+                continue;
+            }
+            return Err(error);
+        }
+    }
+    xtables::open(passage, &owner.tag())
+}
+
+/// Removes the rules of every owner for whom `gone` holds.
+pub(crate) fn close(gone: &dyn Fn(&Owner) -> bool) -> Result<(), PodError> {
+    let ruleset = Ruleset::read()?;
+    let mut failure = None;
+    for rule in ruleset.tagged(gone) {
+        let delete = json!({"delete": {"rule": {
+            "family": rule.family, "table": rule.table, "chain": rule.chain, "handle": rule.handle,
+        }}});
+        if let Err(error) = tools::nft_json(&[delete]) {
+            failure = Some(error);
+        }
+    }
+    xtables::close(gone)?;
+    failure.map_or(Ok(()), Err)
+}
+
+impl Chain {
+    /// The rules as nft's JSON: names of other people's tables may be words of its other language.
+    fn rules(&self, passage: &Passage<'_>, tag: &str) -> Vec<Value> {
+        let equals = |left: Value, right: Value| json!({"match": {"op": "==", "left": left, "right": right}});
+        let field = |protocol: &str, field: &str| json!({"payload": {"protocol": protocol, "field": field}});
+        let insert = |mut matches: Vec<Value>| {
+            matches.push(json!({"accept": null}));
+            json!({"insert": {"rule": {
+                "family": self.family, "table": self.table, "chain": self.name, "expr": matches, "comment": tag,
+            }}})
+        };
+        match self.hook {
+            Hook::Forward if self.family == "ip6" && !passage.ipv6 => Vec::new(),
+            Hook::Forward => ["iifname", "oifname"]
+                .map(|key| insert(vec![equals(json!({"meta": {"key": key}}), json!(passage.link))]))
+                .into(),
+            Hook::Input => passage
+                .resolvers
+                .iter()
+                .map(|resolver| (resolver, if resolver.is_ipv4() { "ip" } else { "ip6" }))
+                .filter(|(_, family)| self.family == "inet" || self.family == *family)
+                .flat_map(|(resolver, family)| {
+                    ["udp", "tcp"].map(|protocol| {
+                        insert(vec![
+                            equals(field(family, "saddr"), json!(resolver.ip())),
+                            equals(field(protocol, "sport"), json!(resolver.port())),
+                            json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "established"}}),
+                        ])
+                    })
+                })
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Ruleset {
+    nftables: Vec<Object>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Object {
+    #[serde(default)]
+    table: Option<TableObject>,
+    #[serde(default)]
+    chain: Option<ChainObject>,
+    #[serde(default)]
+    rule: Option<RuleObject>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TableObject {
+    family: String,
+    name: String,
+    #[serde(default)]
+    flags: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct ChainObject {
+    family: String,
+    table: String,
+    name: String,
+    #[serde(default)]
+    hook: Option<String>,
+    #[serde(default)]
+    policy: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RuleObject {
+    family: String,
+    table: String,
+    chain: String,
+    handle: u64,
+    #[serde(default)]
+    comment: Option<String>,
+}
+
+impl Ruleset {
+    fn read() -> Result<Self, PodError> {
+        // Terse: the elements of a large set are nobody's concern here.
+        let text = tools::output(&tools::nft()?, &["-j", "-a", "-t", "list", "ruleset"])?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Result<Self, PodError> {
+        if text.trim().is_empty() {
+            return Ok(Self {
+                nftables: Vec::new(),
+            });
+        }
+        serde_json::from_str(text).map_err(|error| PodError::Firewall {
+            command: "nft -j list ruleset".to_owned(),
+            reason: format!("unreadable answer: {error}"),
+        })
+    }
+
+    /// Forward chains that drop by default or have rules, and input chains that drop by default.
+    fn obstacles(&self) -> Vec<Chain> {
+        let chains = self
+            .nftables
+            .iter()
+            .filter_map(|object| object.chain.as_ref());
+        chains
+            .filter(|chain| matches!(chain.family.as_str(), "ip" | "ip6" | "inet"))
+            .filter(|chain| !self.is_ours(&chain.family, &chain.table))
+            .filter_map(|chain| {
+                let drops = chain.policy.as_deref() == Some("drop");
+                let hook = match chain.hook.as_deref()? {
+                    "forward" if drops || self.has_rules(chain) => Hook::Forward,
+                    "input" if drops => Hook::Input,
+                    _ => return None,
+                };
+                Some(Chain {
+                    family: chain.family.clone(),
+                    table: chain.table.clone(),
+                    name: chain.name.clone(),
+                    hook,
+                })
+            })
+            .collect()
+    }
+
+    fn has_rules(&self, chain: &ChainObject) -> bool {
+        let mut rules = self
+            .nftables
+            .iter()
+            .filter_map(|object| object.rule.as_ref());
+        rules.any(|rule| {
+            rule.family == chain.family && rule.table == chain.table && rule.chain == chain.name
+        })
+    }
+
+    /// Tables of this and other runs, which are named like their links.
+    fn is_ours(&self, family: &str, table: &str) -> bool {
+        let slot = table.strip_prefix(super::slots::LINK_PREFIX);
+        family == "inet"
+            && slot.is_some_and(|slot| !slot.is_empty() && slot.bytes().all(|b| b.is_ascii_digit()))
+    }
+
+    fn owned_by_process(&self, chain: &Chain) -> bool {
+        self.nftables
+            .iter()
+            .filter_map(|object| object.table.as_ref())
+            .filter(|table| table.family == chain.family && table.name == chain.table)
+            .any(|table| table.flags.to_string().contains("owner"))
+    }
+
+    fn tagged(&self, wanted: &dyn Fn(&Owner) -> bool) -> Vec<&RuleObject> {
+        let rules = self
+            .nftables
+            .iter()
+            .filter_map(|object| object.rule.as_ref());
+        rules
+            .filter(|rule| {
+                let owner = rule.comment.as_deref().and_then(Owner::from_tag);
+                owner.is_some_and(|owner| wanted(&owner))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "foreign_tests.rs"]
+mod tests;
