@@ -6,4 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
+mod control;
+mod hint;
 pub mod pod;
+mod qtype;
+mod recorder;
+mod steering;
+mod world;
+
+pub use world::WorldError;

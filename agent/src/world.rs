@@ -1,0 +1,211 @@
+//! The world as the policies of one command see it: the command, its resolver, its host, the rest.
+//!
+//! In:  labels and namespace of the command, policies, the addresses of pod, gateway and host.
+//! Out: the compiled policy, the identity of every address ([`AddressBook`]).
+//! Not here: what policies mean (`policy`), writing any of it to maps.
+//!
+//! The gateway's resolver carries the labels of kube-dns in kube-system, so that egress policies
+//! written for a cluster allow it without a change.
+
+use std::{net::IpAddr, sync::Arc};
+
+use identity::{
+    AddressBook, IdentitiesExhausted, IdentityId, Label, LabelIdentities, LabelSet,
+    LocalIdentities, reserved,
+};
+use policy::{
+    compile::{CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, compile, prefixes},
+    compiled::EndpointPolicy,
+    model::Policy,
+};
+
+/// The cluster that a command outside of any cluster is in.
+pub(crate) const CLUSTER: &str = "default";
+
+/// Why the world cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// More label sets or prefixes than numbers.
+    #[error(transparent)]
+    Identities(#[from] IdentitiesExhausted),
+    /// A policy that cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// The compiled view of one command.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// The command's identity.
+    pub(crate) pod: IdentityId,
+    /// The command's labels, namespace labels included.
+    pub(crate) labels: LabelSet,
+    /// What it may do.
+    pub(crate) policy: Arc<EndpointPolicy>,
+    /// Labels behind the identities of workloads.
+    pub(crate) label_identities: LabelIdentities,
+    resolver: IdentityId,
+    book: AddressBook,
+}
+
+/// Addresses that are known for what they are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownAddresses {
+    /// The command's own.
+    pub(crate) pod: Vec<IpAddr>,
+    /// The gateway's towards the command: its resolver.
+    pub(crate) gateway: Vec<IpAddr>,
+    /// The host's, on any interface.
+    pub(crate) host: Vec<IpAddr>,
+}
+
+/// Labels of the command as policies select it.
+pub(crate) fn pod_labels(namespace: &str, labels: &[Label]) -> LabelSet {
+    namespace_labels(namespace)
+        .into_iter()
+        .chain(labels.iter().cloned())
+        .collect()
+}
+
+impl World {
+    /// Compiles `policies` for the command; CIDR prefixes get their numbers from `locals`.
+    pub(crate) fn compile(
+        policies: &[Policy],
+        labels: LabelSet,
+        locals: &mut LocalIdentities,
+    ) -> Result<Self, WorldError> {
+        let mut label_identities = LabelIdentities::default();
+        let pod = label_identities.intern(&labels)?;
+        let resolver = label_identities.intern(&resolver_labels())?;
+        let mut book = AddressBook::default();
+        let mut cidrs = Vec::new();
+        for prefix in prefixes(policies) {
+            let id = locals.cidr(prefix)?;
+            book.insert_prefix(prefix, id);
+            cidrs.push((id, prefix));
+        }
+        let identities = Identities::new(
+            CLUSTER,
+            label_identities
+                .iter()
+                .map(|(id, labels)| (id, labels.clone())),
+            cidrs,
+        );
+        let policy = compile(
+            &CompileInput {
+                policies,
+                subject: &labels,
+                identities: &identities,
+                mode: EnforcementMode::Default,
+                allow_local_host: true,
+            },
+            &mut SelectorTable::default(),
+        )?;
+        Ok(Self {
+            pod,
+            labels,
+            policy: Arc::new(policy),
+            label_identities,
+            resolver,
+            book,
+        })
+    }
+
+    /// Which identity every known address has. What is several things at once is the most
+    /// specific: the gateway's address is the resolver before it is the host.
+    pub(crate) fn address_book(&self, known: &KnownAddresses) -> AddressBook {
+        let mut book = self.book.clone();
+        for (addresses, id) in [
+            (&known.host, reserved::HOST),
+            (&known.gateway, self.resolver),
+            (&known.pod, self.pod),
+        ] {
+            for address in addresses {
+                book.insert_address(*address, id);
+            }
+        }
+        book
+    }
+}
+
+fn resolver_labels() -> LabelSet {
+    namespace_labels("kube-system")
+        .into_iter()
+        .chain([Label::k8s("k8s-app", "kube-dns")])
+        .collect()
+}
+
+fn namespace_labels(namespace: &str) -> [Label; 2] {
+    [
+        Label::k8s("io.kubernetes.pod.namespace", namespace),
+        Label::k8s(
+            "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name",
+            namespace,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{compiled::DnsVerdict, fqdn::Fqdn, parse};
+
+    use super::*;
+
+    const ARGOCD: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: argocd-egress, namespace: argocd}
+spec:
+  endpointSelector: {}
+  egress:
+  - toFQDNs:
+    - matchPattern: "*.github.com"
+    toPorts:
+    - ports: [{port: "443", protocol: TCP}]
+  - toEndpoints:
+    - matchLabels:
+        k8s:io.kubernetes.pod.namespace: kube-system
+        k8s:k8s-app: kube-dns
+    toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+  - toCIDR: [192.0.2.0/24]
+"#;
+
+    fn world() -> (World, LocalIdentities) {
+        let policies = parse::documents("p.yaml", ARGOCD).unwrap().policies;
+        let mut locals = LocalIdentities::default();
+        let world = World::compile(&policies, pod_labels("argocd", &[]), &mut locals).unwrap();
+        (world, locals)
+    }
+
+    #[test]
+    fn a_policy_for_a_cluster_finds_its_resolver_at_the_gateway() {
+        let (world, _) = world();
+        let gateway: IpAddr = "198.18.0.1".parse().unwrap();
+        let book = world.address_book(&KnownAddresses {
+            gateway: vec![gateway],
+            host: vec![gateway],
+            ..KnownAddresses::default()
+        });
+        let name = Fqdn::parse("api.github.com").unwrap();
+        let verdict = world.policy.may_ask(book.lookup(gateway), false, 53, &name);
+        assert!(
+            matches!(verdict, DnsVerdict::Allowed { .. }),
+            "{verdict:?}"
+        );
+        assert_eq!(world.policy.selectors_matching(&name).len(), 1);
+    }
+
+    #[test]
+    fn an_address_of_a_rule_has_the_identity_of_its_prefix() {
+        let (world, locals) = world();
+        let book = world.address_book(&KnownAddresses::default());
+        let id = book.lookup("192.0.2.9".parse().unwrap());
+        assert!(id.is_local_scope());
+        assert!(locals.get(id).is_some());
+        assert_eq!(
+            book.lookup("203.0.113.9".parse().unwrap()),
+            reserved::WORLD_IPV4
+        );
+    }
+}
