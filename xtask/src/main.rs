@@ -14,6 +14,7 @@ mod sources;
 mod suite;
 mod tidy;
 mod totals;
+mod vm;
 
 use std::{
     path::{Path, PathBuf},
@@ -50,24 +51,33 @@ enum Task {
     Lint,
     /// What a machine runs on every change: lint, then test
     Ci,
+    /// Run the suites that need a kernel, or a command, on one of Debian's kernels (qemu)
+    Vm(vm::Request),
 }
 
 fn main() -> ExitCode {
-    let done = root().and_then(|root| match Arguments::parse().task {
-        Task::Test { packages, rest } => suite::run(&root, &packages, &rest),
-        Task::Deps => deps::run(&root),
-        Task::Tidy => tidy::run(&root),
-        Task::Lint => lint::run(&root),
-        Task::Ci => ci::run(&root),
-    });
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let done = root().and_then(|root| perform(&root, Arguments::parse().task));
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn perform(root: &Path, task: Task) -> anyhow::Result<ExitCode> {
+    let good = match task {
+        Task::Test { packages, rest } => suite::run(root, &packages, &rest)?,
+        Task::Deps => deps::run(root)?,
+        Task::Tidy => tidy::run(root)?,
+        Task::Lint => lint::run(root)?,
+        Task::Ci => ci::run(root)?,
+        // The status is that of the guest's command.
+        Task::Vm(request) => return vm::run(root, &request),
+    };
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The folder of the workspace.
