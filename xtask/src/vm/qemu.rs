@@ -57,12 +57,9 @@ pub(super) fn run(
     let ended = ended?;
     heard.map_err(|_| anyhow::anyhow!("reading the guest's output failed"))??;
     let said = fs::read_to_string(run.status()).unwrap_or_default();
-    verdict(said.trim(), seconds).with_context(|| match ended {
-        Some(ended) => format!(
-            "the guest ended ({ended}) on its own\n{}",
-            tail(&run.console())
-        ),
-        None => format!("the guest did not end in time\n{}", tail(&run.console())),
+    verdict(said.trim(), seconds).map_err(|error| {
+        let end = ended.map_or("had to be ended".to_owned(), |e| format!("ended with {e}"));
+        anyhow::anyhow!("{error}; qemu {end}; {}", tail(&run.console()))
     })
 }
 
@@ -124,12 +121,27 @@ fn comma(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 
+/// Whether the processor itself can run the guest. A /dev/kvm alone says too little: inside some
+/// virtual machines it runs only kernels that were made for it.
 fn kvm() -> bool {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok()
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    virtualises(&processor)
+        && OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
+}
+
+fn virtualises(cpuinfo: &str) -> bool {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.strip_prefix("flags"))
+        .any(|flags| {
+            flags
+                .split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        })
 }
 
 /// Waits until `limit`, then ends the guest; its status, or nothing when it had to be ended.
@@ -164,7 +176,7 @@ fn tail(console: &Path) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(TAIL);
     format!(
-        "the end of its console ({}):\n{}",
+        "its console ({}) ends:\n{}",
         console.display(),
         lines.get(from..).unwrap_or_default().join("\n")
     )
@@ -181,6 +193,15 @@ mod tests {
         for said in ["", "late", "256", "ok"] {
             assert!(verdict(said, 5).is_err(), "{said}");
         }
+    }
+
+    #[test]
+    fn hardware_virtualisation_is_a_flag_of_its_own() {
+        assert!(virtualises("model name\t: x\nflags\t\t: fpu vmx sse\n"));
+        assert!(virtualises("flags\t\t: fpu svm\n"));
+        assert!(!virtualises(
+            "model name\t: svm\nflags\t\t: fpu hypervisor vmmcall\n"
+        ));
     }
 
     #[test]
