@@ -1,2 +1,58 @@
-//! Real packets against real programs: see `tests/`.
+//! What the real-packet tests share: lines of shell for inside the pod, policies, DNS messages.
+//!
+//! In:  names, addresses, ports.
+//! Out: command lines whose status tells "reached" from "refused"; policy texts; [`wire`];
+//!      [`strange`], a resolver that answers everything but what it was asked.
+//! Not here: the world (`support`), the promises (`tests/`).
+
 #![forbid(unsafe_code)]
+
+pub mod policies;
+pub mod strange;
+pub mod wire;
+
+use support::Output;
+
+/// A request that should be answered: patient, so that a busy machine does not fail a test.
+pub fn get(url: &str) -> String {
+    format!("curl -sS --connect-timeout 8 --max-time 15 {url}")
+}
+
+/// A request that should be refused: short, because a dropped packet is answered by silence.
+pub fn knock(url: &str) -> String {
+    format!("curl -ksS --connect-timeout 1.2 --max-time 3 -o /dev/null {url}")
+}
+
+/// A question over UDP through the pod's own resolver, whole answer.
+pub fn dig(words: &str) -> String {
+    format!("dig +time=3 +tries=1 {words}")
+}
+
+/// A bare TCP connection that should be refused.
+pub fn connect(address: &str, port: u16) -> String {
+    format!("timeout 1.2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'")
+}
+
+/// Whether a knock ended the way a drop or a reject ends: curl 7 and 28, timeout 124, bash 1.
+pub fn is_refused(output: &Output) -> bool {
+    matches!(output.status, 1 | 7 | 28 | 124)
+}
+
+/// An error that shows the output, unless a knock was refused.
+pub fn refused(output: &Output) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        is_refused(output),
+        "this should have been refused: {output:?}"
+    );
+    Ok(())
+}
+
+/// An error that shows the output, unless a request was answered by this server address.
+pub fn answered_by(output: &Output, address: &str) -> anyhow::Result<()> {
+    let server = output.stdout.split_whitespace().nth(1).unwrap_or_default();
+    anyhow::ensure!(
+        output.status == 0 && server == address,
+        "no answer of {address}: {output:?}"
+    );
+    Ok(())
+}

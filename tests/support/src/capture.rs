@@ -85,7 +85,21 @@ impl Capture {
     fn with(mut command: Command, interface: &str, filter: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         command
-            .args(["-i", interface, "-n", "-p", "-U", "--immediate-mode", "-s", "160", "-B", "16384", "-Z", "root", "-w"])
+            .args([
+                "-i",
+                interface,
+                "-n",
+                "-p",
+                "-U",
+                "--immediate-mode",
+                "-s",
+                "160",
+                "-B",
+                "16384",
+                "-Z",
+                "root",
+                "-w",
+            ])
             .arg(directory.path().join("pcap"))
             .arg(filter);
         let tcpdump = Process::spawn("tcpdump", &mut command)?;
@@ -100,13 +114,24 @@ impl Capture {
     /// Sends a marker from a namespace past the interface and waits until it was captured: what was
     /// sent before it is captured too.
     pub fn settled(&self, from: &Netns, to: IpAddr) -> Result<Vec<Packet>> {
-        let seen = |packets: &[Packet]| packets.iter().filter(|p| p.to_port == MARKER_PORT && p.to == to).count();
+        let seen = |packets: &[Packet]| {
+            packets
+                .iter()
+                .filter(|p| p.to_port == MARKER_PORT && p.to == to)
+                .count()
+        };
         let before = seen(&self.packets()?);
-        let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let any: IpAddr = if to.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
         from.run(|| std::net::UdpSocket::bind((any, 0))?.send_to(b"marker", (to, MARKER_PORT)))??;
-        until_true(Duration::from_secs(5), "the marker packet in the capture", || {
-            self.packets().is_ok_and(|packets| seen(&packets) > before)
-        })?;
+        until_true(
+            Duration::from_secs(5),
+            "the marker packet in the capture",
+            || self.packets().is_ok_and(|packets| seen(&packets) > before),
+        )?;
         self.packets()
     }
 
@@ -151,10 +176,16 @@ fn parse(file: &[u8]) -> Result<Vec<Packet>> {
     }
     let mut packets = Vec::new();
     let mut at = FILE_HEADER;
-    while let Some(length) = file.get(at + 8..at + 12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes) {
+    while let Some(length) = file
+        .get(at + 8..at + 12)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u32::from_ne_bytes)
+    {
         let start = at + RECORD_HEADER;
         let end = start + usize::try_from(length).context("a record larger than memory")?;
-        let Some(frame) = file.get(start..end) else { break };
+        let Some(frame) = file.get(start..end) else {
+            break;
+        };
         packets.extend(frame.get(ETHERNET - 2..).and_then(packet));
         at = end;
     }
@@ -178,10 +209,17 @@ fn packet(bytes: &[u8]) -> Option<Packet> {
         }
         _ => return None,
     };
-    let number = |at: usize| -> Option<u16> { Some(u16::from_be_bytes(payload.get(at..at + 2)?.try_into().ok()?)) };
+    let number = |at: usize| -> Option<u16> {
+        Some(u16::from_be_bytes(
+            payload.get(at..at + 2)?.try_into().ok()?,
+        ))
+    };
     let has_ports = protocol == TCP || protocol == UDP;
     let is_tcp = protocol == TCP;
-    let sequence = payload.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    let sequence = payload
+        .get(4..8)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u32::from_be_bytes);
     Some(Packet {
         from,
         to,
@@ -205,9 +243,15 @@ mod tests {
 
     #[test]
     fn frames_are_read_back_as_they_were_built() {
-        let ethernet = Ethernet { to: [2; 6], from: [4; 6] };
+        let ethernet = Ethernet {
+            to: [2; 6],
+            from: [4; 6],
+        };
         let mut file = [&0xa1b2_c3d4_u32.to_ne_bytes()[..], &[0; 20]].concat();
-        let pairs = [("192.0.2.1:1000", "203.0.113.10:443"), ("[2001:db8::1]:1000", "[2001:db8::2]:443")];
+        let pairs = [
+            ("192.0.2.1:1000", "203.0.113.10:443"),
+            ("[2001:db8::1]:1000", "[2001:db8::2]:443"),
+        ];
         for (from, to) in pairs {
             let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
             file.extend(record(&tcp_syn(ethernet, from, to).unwrap()));
@@ -218,7 +262,11 @@ mod tests {
         assert_eq!(packets.len(), 6);
         assert_eq!(packets.iter().filter(|p| p.is_syn()).count(), 4);
         assert_eq!(packets.iter().filter(|p| p.is_udp()).count(), 2);
-        assert!(packets.iter().all(|p| p.from_port == 1000 && p.to_port == 443));
+        assert!(
+            packets
+                .iter()
+                .all(|p| p.from_port == 1000 && p.to_port == 443)
+        );
         assert_eq!(repeated_syns(&packets), 2, "each SYN was sent twice");
         // A record cut short ends the file and is not an error.
         file.truncate(file.len() - 3);

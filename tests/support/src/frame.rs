@@ -35,7 +35,12 @@ pub fn tcp_syn(ethernet: Ethernet, from: SocketAddr, to: SocketAddr) -> Result<V
 }
 
 /// A UDP datagram.
-pub fn udp(ethernet: Ethernet, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Result<Vec<u8>> {
+pub fn udp(
+    ethernet: Ethernet,
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+) -> Result<Vec<u8>> {
     let mut segment = Vec::with_capacity(8 + payload.len());
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
@@ -89,7 +94,11 @@ fn packet(
     let mut frame = Vec::new();
     frame.extend(ethernet.to);
     frame.extend(ethernet.from);
-    frame.extend(if from.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] });
+    frame.extend(if from.is_ipv4() {
+        [0x08, 0x00]
+    } else {
+        [0x86, 0xdd]
+    });
     frame.extend(header);
     frame.extend(segment);
     Ok(frame)
@@ -98,7 +107,9 @@ fn packet(
 fn put(bytes: &mut [u8], at: usize, value: u16) -> Result<()> {
     let [high, low] = value.to_be_bytes();
     for (offset, byte) in [(0, high), (1, low)] {
-        *bytes.get_mut(at + offset).context("a header shorter than its checksum field")? = byte;
+        *bytes
+            .get_mut(at + offset)
+            .context("a header shorter than its checksum field")? = byte;
     }
     Ok(())
 }
@@ -120,13 +131,26 @@ fn checksum(parts: &[&[u8]]) -> u16 {
 /// Sends a frame from an interface in the network namespace of a process.
 pub fn inject(pid: i32, interface: &str, frame: &[u8]) -> Result<()> {
     let mut child = Command::new("nsenter")
-        .args(["-t", &pid.to_string(), "-n", "--", "socat", "-u", "-", &format!("INTERFACE:{interface}")])
+        .args([
+            "-t",
+            &pid.to_string(),
+            "-n",
+            "--",
+            "socat",
+            "-u",
+            "-",
+            &format!("INTERFACE:{interface}"),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .context("starting socat")?;
-    child.stdin.take().context("socat without a standard input")?.write_all(frame)?;
+    child
+        .stdin
+        .take()
+        .context("socat without a standard input")?
+        .write_all(frame)?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!(
@@ -145,19 +169,31 @@ pub fn hardware_address(pid: i32, interface: &str) -> Result<[u8; 6]> {
 
 /// The hardware address of the neighbour that a default route of the process leads through.
 pub fn gateway_address(pid: i32, gateway: IpAddr) -> Result<[u8; 6]> {
-    mac_in(pid, &["neigh", "show", "to", &gateway.to_string()], "lladdr")
+    mac_in(
+        pid,
+        &["neigh", "show", "to", &gateway.to_string()],
+        "lladdr",
+    )
 }
 
 fn mac_in(pid: i32, args: &[&str], field: &str) -> Result<[u8; 6]> {
     let text = crate::process::output_of(
-        Command::new("nsenter").args(["-t", &pid.to_string(), "-n", "--", "ip", "-j"]).args(args),
+        Command::new("nsenter")
+            .args(["-t", &pid.to_string(), "-n", "--", "ip", "-j"])
+            .args(args),
     )?
     .ok("ip -j")?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("reading `{text}`"))?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("reading `{text}`"))?;
     let mac = value
         .pointer(&format!("/0/{field}"))
         .and_then(serde_json::Value::as_str)
         .with_context(|| format!("no `{field}` in {text}"))?;
-    let bytes: Vec<u8> = mac.split(':').filter_map(|part| u8::from_str_radix(part, 16).ok()).collect();
-    bytes.try_into().map_err(|_| anyhow::anyhow!("`{mac}` is no hardware address"))
+    let bytes: Vec<u8> = mac
+        .split(':')
+        .filter_map(|part| u8::from_str_radix(part, 16).ok())
+        .collect();
+    bytes
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("`{mac}` is no hardware address"))
 }

@@ -43,7 +43,10 @@ impl Machine {
             ("rules", lines("ip", &["rule", "show"])?),
             ("IPv6 rules", lines("ip", &["-6", "rule", "show"])?),
             ("routes", lines("ip", &["route", "show", "table", "all"])?),
-            ("IPv6 routes", lines("ip", &["-6", "route", "show", "table", "all"])?),
+            (
+                "IPv6 routes",
+                lines("ip", &["-6", "route", "show", "table", "all"])?,
+            ),
             ("qdiscs", lines("tc", &["qdisc", "show"])?),
             ("nft", lines("nft", &["list", "ruleset"])?),
             ("sysctls", sysctls(host)?),
@@ -60,8 +63,16 @@ impl Machine {
         for (part, before) in &self.parts {
             let empty = BTreeSet::new();
             let after = later.parts.get(part).unwrap_or(&empty);
-            found.extend(after.difference(before).map(|line| format!("{part}: left behind: {line}")));
-            found.extend(before.difference(after).map(|line| format!("{part}: gone: {line}")));
+            found.extend(
+                after
+                    .difference(before)
+                    .map(|line| format!("{part}: left behind: {line}")),
+            );
+            found.extend(
+                before
+                    .difference(after)
+                    .map(|line| format!("{part}: gone: {line}")),
+            );
         }
         found
     }
@@ -70,7 +81,10 @@ impl Machine {
     pub fn restored(&self, host: &Netns) -> Result<()> {
         let mut differences = Vec::new();
         let restored = until_true(PATIENCE, "the machine to be as it was", || {
-            differences = Self::look(host).map_or_else(|error| vec![error.to_string()], |later| self.differences(&later));
+            differences = Self::look(host).map_or_else(
+                |error| vec![error.to_string()],
+                |later| self.differences(&later),
+            );
             differences.is_empty()
         });
         if restored.is_err() {
@@ -93,17 +107,32 @@ pub struct Held {
 impl Held {
     /// Looks at a process, everything below it, and everything in its namespaces.
     pub fn by(pid: i32, host: &Netns) -> Result<Self> {
-        let outside = BTreeSet::from([host.inode()?, Path::new("/proc/self/ns/net").metadata()?.ino()]);
+        let outside = BTreeSet::from([
+            host.inode()?,
+            Path::new("/proc/self/ns/net").metadata()?.ino(),
+        ]);
         let mut members = family(pid);
-        let namespaces: BTreeSet<u64> =
-            members.iter().flat_map(|pid| net_namespaces(*pid)).filter(|inode| !outside.contains(inode)).collect();
-        members.extend(all().into_iter().filter(|pid| !net_namespaces(*pid).is_disjoint(&namespaces)));
+        let namespaces: BTreeSet<u64> = members
+            .iter()
+            .flat_map(|pid| net_namespaces(*pid))
+            .filter(|inode| !outside.contains(inode))
+            .collect();
+        members.extend(
+            all()
+                .into_iter()
+                .filter(|pid| !net_namespaces(*pid).is_disjoint(&namespaces)),
+        );
         let processes = members
             .iter()
             .filter_map(|pid| Some((*pid, (start_time(*pid)?, command_line(*pid)))))
             .collect();
         let bpf = members.iter().flat_map(|pid| bpf_objects(*pid)).collect();
-        Ok(Self { processes, namespaces, bpf, runtime: pid.to_string() })
+        Ok(Self {
+            processes,
+            namespaces,
+            bpf,
+            runtime: pid.to_string(),
+        })
     }
 
     /// How many processes, namespaces and kernel objects: a test asserts that there was something to lose.
@@ -132,20 +161,33 @@ impl Held {
             }
         }
         for pid in all() {
-            let inside: Vec<u64> = net_namespaces(pid).intersection(&self.namespaces).copied().collect();
-            let open: Vec<u64> = open_namespaces(pid).intersection(&self.namespaces).copied().collect();
+            let inside: Vec<u64> = net_namespaces(pid)
+                .intersection(&self.namespaces)
+                .copied()
+                .collect();
+            let open: Vec<u64> = open_namespaces(pid)
+                .intersection(&self.namespaces)
+                .copied()
+                .collect();
             if !inside.is_empty() || !open.is_empty() {
-                left.push(format!("namespaces {inside:?} {open:?} kept by {pid}: {}", command_line(pid)));
+                left.push(format!(
+                    "namespaces {inside:?} {open:?} kept by {pid}: {}",
+                    command_line(pid)
+                ));
             }
         }
         for (kind, id) in &self.bpf {
-            let shown = output_of(Command::new("bpftool").args([*kind, "show", "id", &id.to_string()]));
+            let shown =
+                output_of(Command::new("bpftool").args([*kind, "show", "id", &id.to_string()]));
             if shown.is_ok_and(|output| output.status == 0) {
                 left.push(format!("bpf {kind} {id}"));
             }
         }
         for file in files(Path::new("/run/namegate")) {
-            if file.split(|c: char| !c.is_ascii_digit()).any(|number| number == self.runtime) {
+            if file
+                .split(|c: char| !c.is_ascii_digit())
+                .any(|number| number == self.runtime)
+            {
                 left.push(format!("file {file}"));
             }
         }
@@ -155,12 +197,18 @@ impl Held {
 
 /// Programs, maps and links behind the descriptors of a process.
 fn bpf_objects(pid: i32) -> BTreeSet<(&'static str, u32)> {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return BTreeSet::new() };
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return BTreeSet::new();
+    };
     let mut found = BTreeSet::new();
     for entry in entries.flatten() {
-        let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
+        let Ok(text) = std::fs::read_to_string(entry.path()) else {
+            continue;
+        };
         for line in text.lines() {
-            let Some((key, value)) = line.split_once(':') else { continue };
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
             let kind = match key {
                 "prog_id" => "prog",
                 "map_id" => "map",
@@ -168,9 +216,10 @@ fn bpf_objects(pid: i32) -> BTreeSet<(&'static str, u32)> {
                 _ => continue,
             };
             if let Ok(id) = value.trim().parse::<u32>()
-                && id != 0 {
-                    found.insert((kind, id));
-                }
+                && id != 0
+            {
+                found.insert((kind, id));
+            }
         }
     }
     found
@@ -178,11 +227,20 @@ fn bpf_objects(pid: i32) -> BTreeSet<(&'static str, u32)> {
 
 /// Network namespaces behind the descriptors of a process.
 fn open_namespaces(pid: i32) -> BTreeSet<u64> {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return BTreeSet::new() };
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return BTreeSet::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| std::fs::read_link(entry.path()).ok())
-        .filter_map(|target| target.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok())
+        .filter_map(|target| {
+            target
+                .to_str()?
+                .strip_prefix("net:[")?
+                .strip_suffix(']')?
+                .parse()
+                .ok()
+        })
         .collect()
 }
 
@@ -193,25 +251,38 @@ fn sysctls(host: &Netns) -> Result<BTreeSet<String>> {
     if !text.contains("net.ipv4.ip_forward") {
         bail!("sysctl told nothing about forwarding");
     }
-    Ok(text.lines().filter(|line| !line.contains("stable_secret")).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .filter(|line| !line.contains("stable_secret"))
+        .map(str::to_owned)
+        .collect())
 }
 
 fn mounts() -> Result<BTreeSet<String>> {
     let text = std::fs::read_to_string("/proc/self/mounts")?;
     // Namespaces of tests that run beside this one come and go.
-    Ok(text.lines().filter(|line| !line.contains("/netns")).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .filter(|line| !line.contains("/netns"))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Names under /run/netns that are not a test's.
 fn named_namespaces() -> BTreeSet<String> {
-    files(Path::new("/run/netns")).into_iter().filter(|name| !name.contains("/ngt")).collect()
+    files(Path::new("/run/netns"))
+        .into_iter()
+        .filter(|name| !name.contains("/ngt"))
+        .collect()
 }
 
 fn files(directory: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![directory.to_path_buf()];
     while let Some(next) = open.pop() {
-        let Ok(entries) = std::fs::read_dir(&next) else { continue };
+        let Ok(entries) = std::fs::read_dir(&next) else {
+            continue;
+        };
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 open.push(entry.path());
@@ -230,7 +301,10 @@ fn without_lifetimes(line: &str) -> String {
         if std::mem::take(&mut skip) {
             continue;
         }
-        skip = matches!(word, "expires" | "valid_lft" | "preferred_lft" | "used" | "age");
+        skip = matches!(
+            word,
+            "expires" | "valid_lft" | "preferred_lft" | "used" | "age"
+        );
         if !skip {
             words.push(word);
         }
@@ -247,20 +321,37 @@ mod tests {
         crate::tools::require_all().unwrap();
         let host = Netns::new("left").unwrap();
         let before = Machine::look(&host).unwrap();
-        host.ip(&["link", "add", "extra0", "type", "veth", "peer", "name", "extra1"]).unwrap();
+        host.ip(&[
+            "link", "add", "extra0", "type", "veth", "peer", "name", "extra1",
+        ])
+        .unwrap();
         host.sysctl("net.ipv4.ip_forward", "1").unwrap();
         host.nft("add table inet extra").unwrap();
-        host.ip(&["rule", "add", "pref", "77", "lookup", "77"]).unwrap();
-        host.ip(&["route", "add", "blackhole", "192.0.2.0/24"]).unwrap();
-        let told = before.differences(&Machine::look(&host).unwrap()).join("\n");
-        for expected in ["extra0", "net.ipv4.ip_forward = 1", "table inet extra", "lookup 77", "blackhole"] {
-            assert!(told.contains(expected), "`{expected}` is missing in:\n{told}");
+        host.ip(&["rule", "add", "pref", "77", "lookup", "77"])
+            .unwrap();
+        host.ip(&["route", "add", "blackhole", "192.0.2.0/24"])
+            .unwrap();
+        let told = before
+            .differences(&Machine::look(&host).unwrap())
+            .join("\n");
+        for expected in [
+            "extra0",
+            "net.ipv4.ip_forward = 1",
+            "table inet extra",
+            "lookup 77",
+            "blackhole",
+        ] {
+            assert!(
+                told.contains(expected),
+                "`{expected}` is missing in:\n{told}"
+            );
         }
         host.ip(&["link", "del", "extra0"]).unwrap();
         host.sysctl("net.ipv4.ip_forward", "0").unwrap();
         host.nft("delete table inet extra").unwrap();
         host.ip(&["rule", "del", "pref", "77"]).unwrap();
-        host.ip(&["route", "del", "blackhole", "192.0.2.0/24"]).unwrap();
+        host.ip(&["route", "del", "blackhole", "192.0.2.0/24"])
+            .unwrap();
         before.restored(&host).unwrap();
     }
 

@@ -21,7 +21,18 @@ pub struct End<'a> {
 
 /// Connects two namespaces.
 pub fn wire(a: End<'_>, b: End<'_>) -> Result<()> {
-    a.netns.ip(&["link", "add", a.name, "type", "veth", "peer", "name", b.name, "netns", b.netns.name()])?;
+    a.netns.ip(&[
+        "link",
+        "add",
+        a.name,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        b.name,
+        "netns",
+        b.netns.name(),
+    ])?;
     for end in [a, b] {
         for address in end.addresses {
             add_address(end.netns, end.name, address)?;

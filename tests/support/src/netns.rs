@@ -65,7 +65,10 @@ impl Netns {
     /// A command that will run inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg("--")
+            .arg(program);
         command
     }
 
@@ -76,7 +79,8 @@ impl Netns {
 
     /// Runs `ip` inside; anything but success is an error.
     pub fn ip(&self, args: &[&str]) -> Result<String> {
-        self.output("ip", args)?.ok(&format!("ip {}", args.join(" ")))
+        self.output("ip", args)?
+            .ok(&format!("ip {}", args.join(" ")))
     }
 
     /// Feeds a rule set to `nft` inside.
@@ -89,7 +93,9 @@ impl Netns {
 
     /// Sets a sysctl inside.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        self.output("sysctl", &["-q", "-w", &format!("{key}={value}")])?.ok("sysctl -w").map(drop)
+        self.output("sysctl", &["-q", "-w", &format!("{key}={value}")])?
+            .ok("sysctl -w")
+            .map(drop)
     }
 
     /// Runs a closure on a thread inside; sockets it makes stay there.
@@ -141,7 +147,9 @@ impl Drop for Netns {
 
 /// Deletes what tests that were killed left behind.
 fn sweep() {
-    let Ok(entries) = std::fs::read_dir(DIRECTORY) else { return };
+    let Ok(entries) = std::fs::read_dir(DIRECTORY) else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name
@@ -158,7 +166,11 @@ fn sweep() {
 fn delete(name: &str) {
     let own = std::process::id().cast_signed();
     if let Ok(inside) = output_of(Command::new("ip").args(["netns", "pids", name])) {
-        for pid in inside.stdout.split_whitespace().filter_map(|text| text.parse::<i32>().ok()) {
+        for pid in inside
+            .stdout
+            .split_whitespace()
+            .filter_map(|text| text.parse::<i32>().ok())
+        {
             if pid != own && pid > 1 {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }

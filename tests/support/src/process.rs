@@ -33,7 +33,12 @@ impl Output {
     /// Its output, if it succeeded.
     pub fn ok(self, what: &str) -> Result<String> {
         if self.status != 0 {
-            bail!("{what} failed with {}: {}{}", self.status, self.stdout, self.stderr);
+            bail!(
+                "{what} failed with {}: {}{}",
+                self.status,
+                self.stdout,
+                self.stderr
+            );
         }
         Ok(self.stdout)
     }
@@ -42,7 +47,10 @@ impl Output {
 /// Runs a command to its end, without standard input.
 pub fn output_of(command: &mut Command) -> Result<Output> {
     let shown = format!("{command:?}");
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {shown}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {shown}"))?;
     Ok(Output {
         status: status_number(output.status),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -52,7 +60,9 @@ pub fn output_of(command: &mut Command) -> Result<Output> {
 
 /// An exit status as a shell tells it.
 pub fn status_number(status: std::process::ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(127))
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(127))
 }
 
 /// A process in the background; killed and reaped on drop.
@@ -85,8 +95,15 @@ impl Process {
         let stderr = NamedTempFile::new()?;
         command.stderr(stderr.reopen()?);
         let shown = format!("{command:?}");
-        let child = command.spawn().with_context(|| format!("starting {shown}"))?;
-        Ok(Self { child, name: name.to_owned(), stdout: None, stderr })
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {shown}"))?;
+        Ok(Self {
+            child,
+            name: name.to_owned(),
+            stdout: None,
+            stderr,
+        })
     }
 
     /// Its process id.
@@ -112,23 +129,35 @@ impl Process {
     /// Whether it still runs; its output otherwise.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("`{}` ended with {status}: {}{}", self.name, self.stdout(), self.stderr());
+            bail!(
+                "`{}` ended with {status}: {}{}",
+                self.name,
+                self.stdout(),
+                self.stderr()
+            );
         }
         Ok(())
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.pid()), signal).with_context(|| format!("signalling `{}`", self.name))
+        kill(Pid::from_raw(self.pid()), signal)
+            .with_context(|| format!("signalling `{}`", self.name))
     }
 
     /// Waits for its end.
     pub fn wait(&mut self, limit: Duration) -> Result<Output> {
         let name = self.name.clone();
         let child = &mut self.child;
-        let status = until(limit, &format!("the end of `{name}`"), || child.try_wait().ok().flatten())
-            .with_context(|| format!("its stderr: {}", read(&self.stderr)))?;
-        Ok(Output { status: status_number(status), stdout: self.stdout(), stderr: self.stderr() })
+        let status = until(limit, &format!("the end of `{name}`"), || {
+            child.try_wait().ok().flatten()
+        })
+        .with_context(|| format!("its stderr: {}", read(&self.stderr)))?;
+        Ok(Output {
+            status: status_number(status),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        })
     }
 }
 
@@ -150,13 +179,21 @@ fn read(file: &NamedTempFile) -> String {
 
 /// Every process id.
 pub fn all() -> BTreeSet<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeSet::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// A process and everything below it.
 pub fn family(root: i32) -> BTreeSet<i32> {
-    let parents: Vec<(i32, i32)> = all().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let parents: Vec<(i32, i32)> = all()
+        .into_iter()
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect();
     let mut family = BTreeSet::from([root]);
     loop {
         let more: Vec<i32> = parents
@@ -174,7 +211,9 @@ pub fn family(root: i32) -> BTreeSet<i32> {
 /// Its command line, arguments separated by spaces.
 pub fn command_line(pid: i32) -> String {
     let raw = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&raw).trim_end_matches('\0').replace('\0', " ")
+    String::from_utf8_lossy(&raw)
+        .trim_end_matches('\0')
+        .replace('\0', " ")
 }
 
 /// When it started, in clock ticks: with the id this names a process for good.
@@ -189,8 +228,13 @@ pub fn is_alive(pid: i32) -> bool {
 
 /// The network namespaces its threads are in.
 pub fn net_namespaces(pid: i32) -> BTreeSet<u64> {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return BTreeSet::new() };
-    tasks.flatten().filter_map(|task| Some(task.path().join("ns/net").metadata().ok()?.ino())).collect()
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return BTreeSet::new();
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| Some(task.path().join("ns/net").metadata().ok()?.ino()))
+        .collect()
 }
 
 fn parent(pid: i32) -> Option<i32> {

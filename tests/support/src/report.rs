@@ -132,12 +132,16 @@ pub struct Refused {
 impl Report {
     /// The denied entry towards an address and port.
     pub fn denied_to(&self, address: &str, port: u16) -> Option<&Denied> {
-        self.denied.iter().find(|entry| entry.address == address && entry.port == port)
+        self.denied
+            .iter()
+            .find(|entry| entry.address == address && entry.port == port)
     }
 
     /// The allowed entry towards an address and port.
     pub fn allowed_to(&self, address: &str, port: u16) -> Option<&Allowed> {
-        self.allowed.iter().find(|entry| entry.address == address && entry.port == port)
+        self.allowed
+            .iter()
+            .find(|entry| entry.address == address && entry.port == port)
     }
 
     /// The learned entry of a name.

@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 /// The programs the world is made of.
 const PROGRAMS: &[&str] = &[
-    "bash", "bpftool", "curl", "dig", "dnsmasq", "ip", "nft", "nginx", "nsenter", "openssl", "socat", "sysctl",
-    "tcpdump", "unbound", "unshare",
+    "bash", "bpftool", "curl", "dig", "dnsmasq", "ip", "nft", "nginx", "nsenter", "openssl",
+    "socat", "sysctl", "tcpdump", "unbound", "unshare",
 ];
 
 /// Fails unless the tests can run here.
@@ -19,9 +19,16 @@ pub fn require_all() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("these tests need root: run them with sudo, or `make test`");
     }
-    let missing: Vec<&str> = PROGRAMS.iter().copied().filter(|name| find(name).is_none()).collect();
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .copied()
+        .filter(|name| find(name).is_none())
+        .collect();
     if !missing.is_empty() {
-        bail!("missing programs: {}; run `scripts/setup --for test`", missing.join(", "));
+        bail!(
+            "missing programs: {}; run `scripts/setup --for test`",
+            missing.join(", ")
+        );
     }
     Ok(())
 }
@@ -30,7 +37,11 @@ pub fn require_all() -> Result<()> {
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].iter().map(PathBuf::from))
+        .chain(
+            ["/usr/sbin", "/sbin", "/usr/local/sbin"]
+                .iter()
+                .map(PathBuf::from),
+        )
         .map(|dir| dir.join(name))
         .find(|file| is_executable(file))
 }
@@ -52,10 +63,14 @@ pub fn namegate() -> Result<PathBuf> {
 
 /// The top folder of the repository.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").components().collect()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .components()
+        .collect()
 }
 
 fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

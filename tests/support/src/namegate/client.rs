@@ -27,12 +27,19 @@ impl<'a> Client<'a> {
 
     /// Runs `namegate WORDS… --socket PATH`.
     pub fn output(&self, words: &[&str]) -> Result<Output> {
-        output_of(self.host.command(tools::namegate()?).args(words).arg("--socket").arg(&self.socket))
+        output_of(
+            self.host
+                .command(tools::namegate()?)
+                .args(words)
+                .arg("--socket")
+                .arg(&self.socket),
+        )
     }
 
     /// Its standard output; anything but success is an error.
     pub fn text(&self, words: &[&str]) -> Result<String> {
-        self.output(words)?.ok(&format!("namegate {}", words.join(" ")))
+        self.output(words)?
+            .ok(&format!("namegate {}", words.join(" ")))
     }
 
     /// Its standard output as one JSON value.

@@ -25,8 +25,16 @@ pub struct Finished {
 
 impl Finished {
     pub(super) fn new(output: Output, report: &Path) -> Result<Self> {
-        let report = report.exists().then(|| std::fs::read_to_string(report)).transpose()?;
-        Ok(Self { status: output.status, stdout: output.stdout, stderr: output.stderr, report })
+        let report = report
+            .exists()
+            .then(|| std::fs::read_to_string(report))
+            .transpose()?;
+        Ok(Self {
+            status: output.status,
+            stdout: output.stdout,
+            stderr: output.stderr,
+            report,
+        })
     }
 
     /// Its report.
@@ -37,7 +45,9 @@ impl Finished {
 
     /// Its report as it was written.
     pub fn report_text(&self) -> Result<&str> {
-        self.report.as_deref().with_context(|| format!("there is no report; standard error: {}", self.stderr))
+        self.report
+            .as_deref()
+            .with_context(|| format!("there is no report; standard error: {}", self.stderr))
     }
 
     /// Whether there is a report.
@@ -48,14 +58,22 @@ impl Finished {
     /// Standard output, if the status is the expected one.
     pub fn expect(&self, status: i32) -> Result<&str> {
         if self.status != status {
-            bail!("namegate ended with {} where {status} was expected: {}{}", self.status, self.stdout, self.stderr);
+            bail!(
+                "namegate ended with {} where {status} was expected: {}{}",
+                self.status,
+                self.stdout,
+                self.stderr
+            );
         }
         Ok(&self.stdout)
     }
 
     /// Fails unless standard error holds every one of these.
     pub fn says(&self, parts: &[&str]) -> Result<()> {
-        let missing: Vec<&&str> = parts.iter().filter(|part| !self.stderr.contains(**part)).collect();
+        let missing: Vec<&&str> = parts
+            .iter()
+            .filter(|part| !self.stderr.contains(**part))
+            .collect();
         if !missing.is_empty() {
             bail!("standard error lacks {missing:?}:\n{}", self.stderr);
         }

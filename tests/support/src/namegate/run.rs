@@ -73,7 +73,10 @@ impl<'a> Run<'a> {
     /// `--policy` with a text, written to a file `policy-N.yaml`.
     pub fn policy(mut self, text: &str) -> Result<Self> {
         self.policies += 1;
-        let file = self.files.path().join(format!("policy-{}.yaml", self.policies));
+        let file = self
+            .files
+            .path()
+            .join(format!("policy-{}.yaml", self.policies));
         std::fs::write(&file, text)?;
         Ok(self.policy_file(&file))
     }
@@ -185,13 +188,19 @@ impl<'a> Run<'a> {
         command.arg("run");
         if self.report {
             self.options.push("--report".into());
-            self.options.push(self.files.path().join("report.json").into());
+            self.options
+                .push(self.files.path().join("report.json").into());
         }
         if self.socket {
             self.options.push("--socket".into());
-            self.options.push(self.files.path().join("namegate.sock").into());
+            self.options
+                .push(self.files.path().join("namegate.sock").into());
         }
-        command.args(&self.options).arg("--").args(argv).envs(self.environment.iter().cloned());
+        command
+            .args(&self.options)
+            .arg("--")
+            .args(argv)
+            .envs(self.environment.iter().cloned());
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }

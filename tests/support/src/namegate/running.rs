@@ -26,7 +26,11 @@ pub struct Running {
 
 impl Running {
     pub(super) fn new(process: Process, files: TempDir, limit: Duration) -> Self {
-        Self { process, files, limit }
+        Self {
+            process,
+            files,
+            limit,
+        }
     }
 
     /// namegate's process id.
@@ -47,10 +51,16 @@ impl Running {
     /// The process id, as this test sees it, of the command: the first process below namegate whose
     /// command line starts like this.
     pub fn command_pid(&self, starts_with: &str) -> Result<i32> {
-        until(Duration::from_secs(20), &format!("a process `{starts_with}` below namegate"), || {
-            let pid = self.pid();
-            family(pid).into_iter().find(|member| *member != pid && command_line(*member).starts_with(starts_with))
-        })
+        until(
+            Duration::from_secs(20),
+            &format!("a process `{starts_with}` below namegate"),
+            || {
+                let pid = self.pid();
+                family(pid)
+                    .into_iter()
+                    .find(|member| *member != pid && command_line(*member).starts_with(starts_with))
+            },
+        )
     }
 
     /// What it holds: processes, namespaces, kernel objects.
@@ -103,9 +113,13 @@ pub fn counter(pid: i32, file: &str, group: &str, name: &str) -> Result<u64> {
         .filter(|line| line.starts_with(&format!("{group}:")))
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let [names, values] = lines.as_slice() else { anyhow::bail!("no two lines of `{group}` in {file}") };
+    let [names, values] = lines.as_slice() else {
+        anyhow::bail!("no two lines of `{group}` in {file}")
+    };
     let position = names.iter().position(|word| *word == name);
-    let value = position.and_then(|position| values.get(position)).and_then(|value| value.parse().ok());
+    let value = position
+        .and_then(|position| values.get(position))
+        .and_then(|value| value.parse().ok());
     value.ok_or_else(|| anyhow::anyhow!("no `{group} {name}` in {file}"))
 }
 

@@ -30,18 +30,33 @@ pub struct Shell {
 impl Shell {
     pub(super) fn new(mut running: Running) -> Result<Self> {
         let child = running.process().child();
-        let input = child.stdin.take().context("the shell has no standard input")?;
-        let output = child.stdout.take().context("the shell has no standard output")?;
+        let input = child
+            .stdin
+            .take()
+            .context("the shell has no standard input")?;
+        let output = child
+            .stdout
+            .take()
+            .context("the shell has no standard output")?;
         let (send, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                if send
+                    .send(String::from_utf8_lossy(&line).into_owned())
+                    .is_err()
+                {
                     return;
                 }
             }
         });
-        let mut shell = Self { running, input, lines };
-        shell.line("true", START_LIMIT).context("the shell inside the pod did not answer")?;
+        let mut shell = Self {
+            running,
+            input,
+            lines,
+        };
+        shell
+            .line("true", START_LIMIT)
+            .context("the shell inside the pod did not answer")?;
         Ok(shell)
     }
 
@@ -54,7 +69,12 @@ impl Shell {
     pub fn ok(&mut self, line: &str) -> Result<String> {
         let output = self.sh(line)?;
         if output.status != 0 {
-            bail!("`{line}` ended with {}: {}\n{}", output.status, output.stdout, self.running.stderr());
+            bail!(
+                "`{line}` ended with {}: {}\n{}",
+                output.status,
+                output.stdout,
+                self.running.stderr()
+            );
         }
         Ok(output.stdout)
     }
@@ -77,23 +97,38 @@ impl Shell {
 
     fn line(&mut self, line: &str, limit: Duration) -> Result<Output> {
         // The line may end in a comment or a here-document, so the end of the group is on its own line.
-        self.send(&format!("{{ {line}\n}} </dev/null 2>&1; printf '\\n{END} %d\\n' $?"))?;
+        self.send(&format!(
+            "{{ {line}\n}} </dev/null 2>&1; printf '\\n{END} %d\\n' $?"
+        ))?;
         let deadline = Instant::now() + limit;
         let mut said = Vec::new();
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(text) => match text.strip_prefix(END) {
                     Some(status) => {
                         let status = status.trim().parse()?;
-                        return Ok(Output { status, stdout: said.join("\n").trim_end().to_owned(), stderr: String::new() });
+                        return Ok(Output {
+                            status,
+                            stdout: said.join("\n").trim_end().to_owned(),
+                            stderr: String::new(),
+                        });
                     }
                     None => said.push(text),
                 },
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("`{line}` took longer than {limit:?}: {said:?}\n{}", self.running.stderr())
+                    bail!(
+                        "`{line}` took longer than {limit:?}: {said:?}\n{}",
+                        self.running.stderr()
+                    )
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    bail!("the shell ended during `{line}`: {said:?}\n{}", self.running.stderr())
+                    bail!(
+                        "the shell ended during `{line}`: {said:?}\n{}",
+                        self.running.stderr()
+                    )
                 }
             }
         }

@@ -62,12 +62,39 @@ pub const MARKER: &str = "203.0.113.99";
 
 /// Every address above that the world answers for.
 pub const ALL: &[&str] = &[
-    EXAMPLE, EXAMPLE6, API, DEEP, EDGE, SHARED, BRIEF, SIX6, OTHER, OTHER6, RESOLVER, RESOLVER6, LIAR, STRANGE, EVIL, EVIL6,
-    GITHUB, GITHUB_API, STRIPE, MARKER, "203.0.113.20", "203.0.113.21", "203.0.113.22", "203.0.113.23",
+    EXAMPLE,
+    EXAMPLE6,
+    API,
+    DEEP,
+    EDGE,
+    SHARED,
+    BRIEF,
+    SIX6,
+    OTHER,
+    OTHER6,
+    RESOLVER,
+    RESOLVER6,
+    LIAR,
+    STRANGE,
+    EVIL,
+    EVIL6,
+    GITHUB,
+    GITHUB_API,
+    STRIPE,
+    MARKER,
+    "203.0.113.20",
+    "203.0.113.21",
+    "203.0.113.22",
+    "203.0.113.23",
 ];
 
 /// Addresses of `many.test`, in the order of the zone.
-pub const MANY: &[&str] = &["203.0.113.20", "203.0.113.21", "203.0.113.22", "203.0.113.23"];
+pub const MANY: &[&str] = &[
+    "203.0.113.20",
+    "203.0.113.21",
+    "203.0.113.22",
+    "203.0.113.23",
+];
 
 /// Fresh names lead here, each to an address of its own.
 pub const RACE4: &str = "100.64.0.0/16";
@@ -76,5 +103,6 @@ pub const RACE6: &str = "2001:db8:64::/64";
 
 /// An address from its text.
 pub fn ip(text: &str) -> Result<IpAddr> {
-    text.parse().with_context(|| format!("`{text}` is no address"))
+    text.parse()
+        .with_context(|| format!("`{text}` is no address"))
 }

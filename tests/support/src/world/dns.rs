@@ -56,15 +56,27 @@ auth-zone:
             v6 = at::RESOLVER6,
         ),
     )?;
-    Process::spawn("unbound", netns.command(program("unbound")?).args(["-d", "-p", "-c"]).arg(config))
+    Process::spawn(
+        "unbound",
+        netns
+            .command(program("unbound")?)
+            .args(["-d", "-p", "-c"])
+            .arg(config),
+    )
 }
 
 /// dnsmasq that answers every question with the address of evil.
 pub(super) fn liar(netns: &Netns, files: &Path) -> Result<Process> {
     Process::spawn(
         "dnsmasq (liar)",
-        dnsmasq(netns, files, "liar")?
-            .args(["--listen-address", at::LIAR, "--address", &format!("/#/{}", at::EVIL), "--local-ttl", "300"]),
+        dnsmasq(netns, files, "liar")?.args([
+            "--listen-address",
+            at::LIAR,
+            "--address",
+            &format!("/#/{}", at::EVIL),
+            "--local-ttl",
+            "300",
+        ]),
     )
 }
 
@@ -87,7 +99,12 @@ impl Stub {
     pub fn start(host: &Netns, files: &Path) -> Result<Self> {
         let mut process = Process::spawn(
             "dnsmasq (stub)",
-            dnsmasq(host, files, "stub")?.args(["--listen-address", Self::ADDRESS, "--server", at::RESOLVER]),
+            dnsmasq(host, files, "stub")?.args([
+                "--listen-address",
+                Self::ADDRESS,
+                "--server",
+                at::RESOLVER,
+            ]),
         )?;
         wait_for_answer(host, Self::ADDRESS, &mut process)?;
         Ok(Self { _dnsmasq: process })
@@ -97,9 +114,18 @@ impl Stub {
 fn dnsmasq(netns: &Netns, files: &Path, name: &str) -> Result<std::process::Command> {
     let mut command = netns.command(program("dnsmasq")?);
     command
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"])
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+        ])
         .args(["--user=root", "--except-interface=uplink", "--port=53"])
-        .arg(format!("--pid-file={}", files.join(format!("{name}.pid")).display()));
+        .arg(format!(
+            "--pid-file={}",
+            files.join(format!("{name}.pid")).display()
+        ));
     Ok(command)
 }
 
@@ -108,23 +134,31 @@ pub(super) fn wait_ready(host: &Netns, servers: &mut [Process]) -> Result<()> {
         for server in &mut *servers {
             server.check()?;
         }
-        until_true(READY, &format!("the resolver at {address}"), || answers(host, address))?;
+        until_true(READY, &format!("the resolver at {address}"), || {
+            answers(host, address)
+        })?;
     }
     Ok(())
 }
 
 fn wait_for_answer(netns: &Netns, address: &str, process: &mut Process) -> Result<()> {
-    until_true(READY, &format!("the resolver at {address}"), || process.check().is_err() || answers(netns, address))?;
+    until_true(READY, &format!("the resolver at {address}"), || {
+        process.check().is_err() || answers(netns, address)
+    })?;
     process.check()
 }
 
 fn answers(netns: &Netns, address: &str) -> bool {
     let server = format!("@{address}");
     netns
-        .output("dig", &["+time=1", "+tries=1", "+short", &server, "example.test"])
+        .output(
+            "dig",
+            &["+time=1", "+tries=1", "+short", &server, "example.test"],
+        )
         .is_ok_and(|output| output.status == 0 && output.stdout.contains("203.0.113."))
 }
 
 fn program(name: &str) -> Result<std::path::PathBuf> {
-    tools::find(name).with_context(|| format!("`{name}` is missing: run `scripts/setup --for test`"))
+    tools::find(name)
+        .with_context(|| format!("`{name}` is missing: run `scripts/setup --for test`"))
 }

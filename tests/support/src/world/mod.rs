@@ -49,9 +49,18 @@ impl World {
         readable_by_all(files.path())?;
         // The capture leaves out the answers' bodies: what matters is who wanted to reach whom.
         let capture = Capture::start(&world, "uplink", "ip or ip6")?;
-        let mut servers = vec![dns::unbound(&world, files.path())?, dns::liar(&world, files.path())?];
+        let mut servers = vec![
+            dns::unbound(&world, files.path())?,
+            dns::liar(&world, files.path())?,
+        ];
         servers.extend(web::start(&world, files.path())?);
-        let mut built = Self { servers, capture, host, world, files };
+        let mut built = Self {
+            servers,
+            capture,
+            host,
+            world,
+            files,
+        };
         built.wait_ready()?;
         Ok(built)
     }
@@ -78,19 +87,28 @@ impl World {
 
     /// Every packet that crossed the wire up to here.
     pub fn crossed(&self) -> Result<Vec<Packet>> {
-        self.capture.settled(&self.host, address::ip(address::MARKER)?)
+        self.capture
+            .settled(&self.host, address::ip(address::MARKER)?)
     }
 
     /// Packets that reached an address and port in the world.
     pub fn arrived(&self, to: &str, port: u16) -> Result<usize> {
         let to = address::ip(to)?;
-        Ok(self.crossed()?.iter().filter(|packet| packet.to == to && packet.to_port == port).count())
+        Ok(self
+            .crossed()?
+            .iter()
+            .filter(|packet| packet.to == to && packet.to_port == port)
+            .count())
     }
 
     /// Packets that reached an address in the world, whatever the port.
     pub fn arrived_at(&self, to: &str) -> Result<usize> {
         let to: IpAddr = address::ip(to)?;
-        Ok(self.crossed()?.iter().filter(|packet| packet.to == to).count())
+        Ok(self
+            .crossed()?
+            .iter()
+            .filter(|packet| packet.to == to)
+            .count())
     }
 
     /// Keeps a server until the world ends.
@@ -108,8 +126,16 @@ impl World {
 fn connect(host: &Netns, world: &Netns) -> Result<()> {
     use address::{HOST4, HOST6, UPLINK4, UPLINK6};
     wire(
-        End { netns: world, name: "uplink", addresses: &[&format!("{UPLINK4}/24"), &format!("{UPLINK6}/64")] },
-        End { netns: host, name: "eth0", addresses: &[&format!("{HOST4}/24"), &format!("{HOST6}/64")] },
+        End {
+            netns: world,
+            name: "uplink",
+            addresses: &[&format!("{UPLINK4}/24"), &format!("{UPLINK6}/64")],
+        },
+        End {
+            netns: host,
+            name: "eth0",
+            addresses: &[&format!("{HOST4}/24"), &format!("{HOST6}/64")],
+        },
     )?;
     for address in address::ALL {
         let length = if address.contains(':') { 128 } else { 32 };
@@ -125,5 +151,8 @@ fn connect(host: &Netns, world: &Netns) -> Result<()> {
 
 fn readable_by_all(directory: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    Ok(std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))?)
+    Ok(std::fs::set_permissions(
+        directory,
+        std::fs::Permissions::from_mode(0o755),
+    )?)
 }

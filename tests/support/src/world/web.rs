@@ -20,9 +20,23 @@ const READY: Duration = Duration::from_secs(20);
 
 /// Names that the certificate is good for.
 const NAMES: &[&str] = &[
-    "example.test", "*.example.test", "*.b.example.test", "evilexample.test", "*.chain.test", "*.cdn.test", "*.ttl.test", "brief.test",
-    "six.test", "other.test", "evil.test", "*.many.test", "*.race.test", "github.com", "*.github.com",
-    "*.githubusercontent.com", "api.stripe.com",
+    "example.test",
+    "*.example.test",
+    "*.b.example.test",
+    "evilexample.test",
+    "*.chain.test",
+    "*.cdn.test",
+    "*.ttl.test",
+    "brief.test",
+    "six.test",
+    "other.test",
+    "evil.test",
+    "*.many.test",
+    "*.race.test",
+    "github.com",
+    "*.github.com",
+    "*.githubusercontent.com",
+    "api.stripe.com",
 ];
 
 /// Starts everything.
@@ -30,13 +44,25 @@ pub(super) fn start(netns: &Netns, files: &Path) -> Result<Vec<Process>> {
     certificates(files)?;
     let mut servers = vec![nginx(netns, files)?];
     // One listener for both families each; the echo of UDP needs the address it answers from.
-    let tcp = ["TCP6-LISTEN:7,ipv6only=0,fork,reuseaddr,backlog=64", "TCP6-LISTEN:5000,ipv6only=0,fork,reuseaddr,backlog=64"];
+    let tcp = [
+        "TCP6-LISTEN:7,ipv6only=0,fork,reuseaddr,backlog=64",
+        "TCP6-LISTEN:5000,ipv6only=0,fork,reuseaddr,backlog=64",
+    ];
     for listen in tcp {
-        servers.push(Process::spawn("socat", netns.command("socat").args([listen, "PIPE"]))?);
+        servers.push(Process::spawn(
+            "socat",
+            netns.command("socat").args([listen, "PIPE"]),
+        )?);
     }
-    let udp = [format!("UDP4-RECVFROM:7,bind={},fork", at::EXAMPLE), format!("UDP4-RECVFROM:7,bind={},fork", at::EVIL)];
+    let udp = [
+        format!("UDP4-RECVFROM:7,bind={},fork", at::EXAMPLE),
+        format!("UDP4-RECVFROM:7,bind={},fork", at::EVIL),
+    ];
     for listen in &udp {
-        servers.push(Process::spawn("socat", netns.command("socat").args([listen, "PIPE"]))?);
+        servers.push(Process::spawn(
+            "socat",
+            netns.command("socat").args([listen, "PIPE"]),
+        )?);
     }
     Ok(servers)
 }
@@ -48,13 +74,22 @@ pub(super) fn authority(files: &Path) -> PathBuf {
 
 fn certificates(files: &Path) -> Result<()> {
     let names: Vec<String> = NAMES.iter().map(|name| format!("DNS:{name}")).collect();
-    std::fs::write(files.join("names.txt"), format!("subjectAltName={}", names.join(",")))?;
+    std::fs::write(
+        files.join("names.txt"),
+        format!("subjectAltName={}", names.join(",")),
+    )?;
     let script = "
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj '/CN=authority of the tests' \
             -keyout authority.key -out authority.pem
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=server' -keyout server.key -out server.csr
         openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -set_serial 2 -days 2 -extfile names.txt -out server.pem";
-    output_of(Command::new("bash").args(["-e", "-c", script]).current_dir(files))?.ok("openssl").map(drop)
+    output_of(
+        Command::new("bash")
+            .args(["-e", "-c", script])
+            .current_dir(files),
+    )?
+    .ok("openssl")
+    .map(drop)
 }
 
 fn nginx(netns: &Netns, files: &Path) -> Result<Process> {
@@ -92,17 +127,33 @@ http {{
             files = files.display()
         ),
     )?;
-    let program = tools::find("nginx").context("`nginx` is missing: run `scripts/setup --for test`")?;
-    Process::spawn("nginx", netns.command(program).arg("-c").arg(config).arg("-e").arg("stderr"))
+    let program =
+        tools::find("nginx").context("`nginx` is missing: run `scripts/setup --for test`")?;
+    Process::spawn(
+        "nginx",
+        netns
+            .command(program)
+            .arg("-c")
+            .arg(config)
+            .arg("-e")
+            .arg("stderr"),
+    )
 }
 
 /// Waits until web and echo answer the host.
 pub(super) fn wait_ready(host: &Netns, servers: &mut [Process]) -> Result<()> {
-    let ports = [(at::EXAMPLE, 443), (at::EXAMPLE6, 443), (at::EXAMPLE, 80), (at::EXAMPLE, 7), (at::EXAMPLE, 5000)];
+    let ports = [
+        (at::EXAMPLE, 443),
+        (at::EXAMPLE6, 443),
+        (at::EXAMPLE, 80),
+        (at::EXAMPLE, 7),
+        (at::EXAMPLE, 5000),
+    ];
     for (address, port) in ports {
         let target = std::net::SocketAddr::new(at::ip(address)?, port);
         until_true(READY, &format!("the server at {target}"), || {
-            let connect = || std::net::TcpStream::connect_timeout(&target, Duration::from_secs(1)).is_ok();
+            let connect =
+                || std::net::TcpStream::connect_timeout(&target, Duration::from_secs(1)).is_ok();
             host.run(connect).unwrap_or(false)
         })?;
         for server in &mut *servers {

@@ -20,7 +20,9 @@ pub fn race_name(number: u32) -> String {
 
 /// The zone file.
 pub(super) fn text() -> String {
-    let mut zone = String::from(". 3600 IN SOA ns.test. root.test. 1 3600 600 86400 5\n. 3600 IN NS ns.test.\n");
+    let mut zone = String::from(
+        ". 3600 IN SOA ns.test. root.test. 1 3600 600 86400 5\n. 3600 IN NS ns.test.\n",
+    );
     let rows: &[(&str, u32, &str)] = &[
         ("ns.test.", 3600, at::RESOLVER),
         ("example.test.", 300, at::EXAMPLE),
@@ -47,19 +49,37 @@ pub(super) fn text() -> String {
     for (name, ttl, address) in rows {
         record(&mut zone, name, *ttl, address);
     }
-    for (name, target) in [("www.chain.test.", "mid.cdn.test."), ("mid.cdn.test.", "edge.cdn.test.")] {
+    for (name, target) in [
+        ("www.chain.test.", "mid.cdn.test."),
+        ("mid.cdn.test.", "edge.cdn.test."),
+    ] {
         let _ = writeln!(zone, "{name} 120 IN CNAME {target}");
     }
     for (number, address) in at::MANY.iter().enumerate() {
         record(&mut zone, &format!("m{number}.many.test."), 300, address);
     }
     for number in 0..HUGE {
-        record(&mut zone, "huge.test.", 300, &format!("203.0.113.{}", 100 + number));
+        record(
+            &mut zone,
+            "huge.test.",
+            300,
+            &format!("203.0.113.{}", 100 + number),
+        );
     }
     for number in 0..FRESH {
         let name = format!("{}.", race_name(number));
-        record(&mut zone, &name, 300, &format!("100.64.{}.{}", number / 250, number % 250 + 1));
-        record(&mut zone, &name, 300, &format!("2001:db8:64::{:x}", number + 1));
+        record(
+            &mut zone,
+            &name,
+            300,
+            &format!("100.64.{}.{}", number / 250, number % 250 + 1),
+        );
+        record(
+            &mut zone,
+            &name,
+            300,
+            &format!("2001:db8:64::{:x}", number + 1),
+        );
     }
     zone
 }
