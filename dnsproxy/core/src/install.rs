@@ -125,7 +125,7 @@ impl Core {
         if !same_policy {
             return self.judge(now, outcome, &in_force);
         }
-        if complete {
+        if self.ledger.confirm(now, &lesson) {
             self.counters.taught += 1;
             self.left_flight(lesson.endpoint);
             let record = outcome.record(now, QueryVerdict::Taught);

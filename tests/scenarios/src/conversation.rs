@@ -31,13 +31,66 @@ use crate::{
 /// The first line that cannot be read or whose effects are not those written below it.
 pub fn run(script: &str) -> Result<()> {
     let mut conversation = Conversation::default();
+    for step in steps(script)? {
+        let happened = conversation.step(&step)?;
+        if happened != step.expected {
+            bail!(
+                "line {}: {}\nexpected:{}\nhappened:{}",
+                step.line,
+                step.text,
+                show(&step.expected),
+                show(&happened)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The script with the effects that happen written below each command, for whoever writes a new
+/// one; what it says has to be read and agreed with.
+///
+/// # Errors
+/// The first line that cannot be read.
+pub fn rewrite(script: &str) -> Result<String> {
+    let mut conversation = Conversation::default();
+    let mut effects = BTreeMap::new();
+    for step in steps(script)? {
+        effects.insert(step.line + step.records.len(), conversation.step(&step)?);
+    }
+    let mut rewritten = String::new();
+    for (at, line) in script.lines().enumerate() {
+        if !line.starts_with('>') {
+            rewritten += line;
+            rewritten += "\n";
+        }
+        for effect in effects.remove(&(at + 1)).unwrap_or_default() {
+            let _ = writeln!(rewritten, "> {effect}");
+        }
+    }
+    Ok(rewritten)
+}
+
+/// One command, its records, and what it must cause.
+struct Step {
+    line: usize,
+    text: String,
+    records: Vec<Vec<String>>,
+    expected: Vec<String>,
+}
+
+fn steps(script: &str) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
     let mut lines = script.lines().enumerate().peekable();
     while let Some((at, line)) = lines.next() {
         let text = line.split('#').next().unwrap_or_default().trim_end();
         if text.trim().is_empty() {
             continue;
         }
-        ensure!(!text.starts_with('>'), "line {}: an effect without a command", at + 1);
+        ensure!(
+            !text.starts_with('>'),
+            "line {}: an effect without a command",
+            at + 1
+        );
         let mut records = Vec::new();
         while let Some((_, record)) = lines.next_if(|(_, next)| next.starts_with("  ")) {
             records.push(record.split_whitespace().map(str::to_owned).collect());
@@ -46,25 +99,18 @@ pub fn run(script: &str) -> Result<()> {
         while let Some((_, effect)) = lines.next_if(|(_, next)| next.starts_with('>')) {
             expected.push(effect.trim_start_matches('>').trim().to_owned());
         }
-        let words: Vec<_> = text.split_whitespace().collect();
-        conversation
-            .command(&words, records)
-            .with_context(|| format!("line {}: {text}", at + 1))?;
-        let happened = std::mem::take(&mut conversation.happened);
-        if happened != expected {
-            let show = |lines: &[String]| lines.iter().fold(String::new(), |mut all, line| {
-                let _ = write!(all, "\n  > {line}");
-                all
-            });
-            bail!(
-                "line {}: {text}\nexpected:{}\nhappened:{}",
-                at + 1,
-                show(&expected),
-                show(&happened)
-            );
-        }
+        steps.push(Step {
+            line: at + 1,
+            text: text.to_owned(),
+            records,
+            expected,
+        });
     }
-    Ok(())
+    Ok(steps)
+}
+
+fn show(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  > {line}")).collect()
 }
 
 /// A query of the script.
@@ -99,20 +145,42 @@ struct Conversation {
 }
 
 impl Conversation {
+    /// Carries out a step; what it caused.
+    fn step(&mut self, step: &Step) -> Result<Vec<String>> {
+        let words: Vec<_> = step.text.split_whitespace().collect();
+        self.command(&words, step.records.clone())
+            .with_context(|| format!("line {}: {}", step.line, step.text))?;
+        Ok(std::mem::take(&mut self.happened))
+    }
+
     fn command(&mut self, words: &[&str], records: Vec<Vec<String>>) -> Result<()> {
         if self.world.describe(words)? {
-            self.kernel.selector_names.clone_from(&self.world.selector_names);
+            self.kernel
+                .selector_names
+                .clone_from(&self.world.selector_names);
             return Ok(());
         }
         let now = self.now;
         match words {
             ["apply"] => {
                 let snapshot = self.world.snapshot()?;
-                self.kernel.selector_names.clone_from(&self.world.selector_names);
+                self.kernel
+                    .selector_names
+                    .clone_from(&self.world.selector_names);
                 self.core().handle_snapshot(now, snapshot);
             }
             ["wait", seconds] => return self.wait(seconds.parse()?),
-            ["ask", label, number, transport, qtype, name, "at", at, options @ ..] => {
+            [
+                "ask",
+                label,
+                number,
+                transport,
+                qtype,
+                name,
+                "at",
+                at,
+                options @ ..,
+            ] => {
                 let query = self.query(number, transport, qtype, name, at, options)?;
                 self.queries.insert((*label).to_owned(), query.clone());
                 self.core().handle_query(now, query.client, &query.bytes);
@@ -136,7 +204,8 @@ impl Conversation {
             }
             ["unreachable", label, reason @ ..] => {
                 let flight = self.asked(label)?.flight.context("it was not forwarded")?;
-                self.core().handle_unreachable(now, flight.exchange, reason.join(" "));
+                self.core()
+                    .handle_unreachable(now, flight.exchange, reason.join(" "));
             }
             ["close", connection] => {
                 let connection = ConnectionId(connection.parse()?);
@@ -176,7 +245,9 @@ impl Conversation {
             Core::new(
                 config.clone(),
                 Box::new(move || {
-                    drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    drawn = drawn
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     drawn >> 20
                 }),
             )
@@ -184,10 +255,20 @@ impl Conversation {
     }
 
     fn asked(&self, label: &str) -> Result<&Query> {
-        self.queries.get(label).with_context(|| format!("nobody asked {label}"))
+        self.queries
+            .get(label)
+            .with_context(|| format!("nobody asked {label}"))
     }
 
-    fn query(&mut self, number: &str, transport: &str, qtype: &str, name: &str, at: &str, options: &[&str]) -> Result<Query> {
+    fn query(
+        &mut self,
+        number: &str,
+        transport: &str,
+        qtype: &str,
+        name: &str,
+        at: &str,
+        options: &[&str],
+    ) -> Result<Query> {
         let number: u32 = number.parse()?;
         self.next_port += 1;
         let mut port = 40_000 + self.next_port;
@@ -216,7 +297,12 @@ impl Conversation {
             connection: connection.map(ConnectionId),
         };
         let bytes = message::query(&asked)?;
-        Ok(Query { client, asked, bytes, flight: None })
+        Ok(Query {
+            client,
+            asked,
+            bytes,
+            flight: None,
+        })
     }
 
     fn wait(&mut self, seconds: f64) -> Result<()> {
@@ -238,7 +324,14 @@ impl Conversation {
         bail!("time does not get on: a deadline is never met")
     }
 
-    fn flood(&mut self, count: usize, number: &str, qtype: &str, name: &str, at: &str) -> Result<()> {
+    fn flood(
+        &mut self,
+        count: usize,
+        number: &str,
+        qtype: &str,
+        name: &str,
+        at: &str,
+    ) -> Result<()> {
         let mut sums: BTreeMap<String, usize> = BTreeMap::new();
         for i in 0..count {
             let name = name.replace('%', &i.to_string());
@@ -261,7 +354,8 @@ impl Conversation {
                 *sums.entry(what).or_default() += 1;
             }
         }
-        self.happened.extend(sums.into_iter().map(|(what, sum)| format!("{what} x{sum}")));
+        self.happened
+            .extend(sums.into_iter().map(|(what, sum)| format!("{what} x{sum}")));
         Ok(())
     }
 
@@ -273,20 +367,50 @@ impl Conversation {
 
     fn carry_out(&mut self, effect: Effect) {
         let line = match effect {
-            Effect::Forward { exchange, server, transport, slot, connection, message } => {
+            Effect::Forward {
+                exchange,
+                server,
+                transport,
+                slot,
+                connection,
+                message,
+            } => {
                 let via = match connection {
                     Some(connection) => Via::Tcp(connection),
                     None => Via::Udp(slot),
                 };
-                let tcp = if transport == Transport::Tcp { " tcp" } else { "" };
-                let label = self.forwarded(&message, connection, Flight { exchange, server, via, id: id_of(&message) });
+                let tcp = if transport == Transport::Tcp {
+                    " tcp"
+                } else {
+                    ""
+                };
+                let label = self.forwarded(
+                    &message,
+                    connection,
+                    Flight {
+                        exchange,
+                        server,
+                        via,
+                        id: id_of(&message),
+                    },
+                );
                 format!("forward {label} to {server}{tcp}")
             }
             Effect::Reply { client, message } => {
-                format!("reply {} {}", self.label(&client, &message), message::show(&message))
+                format!(
+                    "reply {} {}",
+                    self.label(&client, &message),
+                    message::show(&message)
+                )
             }
-            Effect::Release { client, message, .. } => {
-                format!("release {} {}", self.label(&client, &message), message::show(&message))
+            Effect::Release {
+                client, message, ..
+            } => {
+                format!(
+                    "release {} {}",
+                    self.label(&client, &message),
+                    message::show(&message)
+                )
             }
             Effect::Install(batch) => match &mut self.held {
                 Some(held) => {
@@ -319,9 +443,20 @@ impl Conversation {
     }
 
     /// The query a forwarded message is, by its bytes behind the id.
-    fn forwarded(&mut self, message: &[u8], connection: Option<ConnectionId>, flight: Flight) -> String {
-        let same = |query: &&mut Query| query.bytes[2..] == message[2..] && query.client.connection == connection;
-        let mut candidates: Vec<_> = self.queries.iter_mut().filter(|(_, query)| same(&query)).collect();
+    fn forwarded(
+        &mut self,
+        message: &[u8],
+        connection: Option<ConnectionId>,
+        flight: Flight,
+    ) -> String {
+        let same = |query: &&mut Query| {
+            query.bytes[2..] == message[2..] && query.client.connection == connection
+        };
+        let mut candidates: Vec<_> = self
+            .queries
+            .iter_mut()
+            .filter(|(_, query)| same(&query))
+            .collect();
         // Two queries with the same bytes: the one that was not sent on yet.
         candidates.sort_by_key(|(_, query)| query.flight.is_some());
         match candidates.into_iter().next() {
@@ -344,7 +479,9 @@ impl Conversation {
 
     fn connect(&mut self, number: &str, address: &str) -> Result<()> {
         let address: IpAddr = address.parse()?;
-        let open = self.kernel.open(self.now, EndpointId::new(number.parse()?), address);
+        let open = self
+            .kernel
+            .open(self.now, EndpointId::new(number.parse()?), address);
         self.happened.push(if open.is_empty() {
             "closed".to_owned()
         } else {
@@ -359,7 +496,13 @@ impl Conversation {
         for row in self.core().cache(now, Some(endpoint)) {
             let addresses: Vec<_> = row.addresses.iter().map(ToString::to_string).collect();
             let left = row.expires.since(now).as_secs_f64();
-            self.happened.push(format!("{} {} ttl {} left {left}s {}", row.endpoint, row.name, row.ttl, addresses.join(",")));
+            self.happened.push(format!(
+                "{} {} ttl {} left {left}s {}",
+                row.endpoint,
+                row.name,
+                row.ttl,
+                addresses.join(",")
+            ));
         }
         Ok(())
     }
@@ -384,7 +527,9 @@ impl Conversation {
 }
 
 fn id_of(message: &[u8]) -> u16 {
-    message.first_chunk::<2>().map_or(0, |id| u16::from_be_bytes(*id))
+    message
+        .first_chunk::<2>()
+        .map_or(0, |id| u16::from_be_bytes(*id))
 }
 
 /// A record as one line; the forwarding half says nothing the effect does not.
@@ -393,8 +538,12 @@ fn note(record: &QueryRecord) -> Option<String> {
         QueryVerdict::Forwarded => return None,
         QueryVerdict::Taught => "note taught".to_owned(),
         QueryVerdict::Answered(why) => format!("note taught nothing: {why}"),
-        QueryVerdict::Refused { policies, hint } => format!("note refused by {} ({hint})", policies.join(" ")),
-        QueryVerdict::WouldRefuse { policies, .. } => format!("note would be refused by {}", policies.join(" ")),
+        QueryVerdict::Refused { policies, hint } => {
+            format!("note refused by {} ({hint})", policies.join(" "))
+        }
+        QueryVerdict::WouldRefuse { policies, .. } => {
+            format!("note would be refused by {}", policies.join(" "))
+        }
         QueryVerdict::Failed(why) => format!("note failed: {why}"),
     };
     if !record.cnames.is_empty() {
@@ -408,7 +557,11 @@ fn note(record: &QueryRecord) -> Option<String> {
     Some(line)
 }
 
-fn reply(query: &Query, options: &[&str], records: Vec<Vec<String>>) -> Result<(SocketAddr, Via, Vec<u8>)> {
+fn reply(
+    query: &Query,
+    options: &[&str],
+    records: Vec<Vec<String>>,
+) -> Result<(SocketAddr, Via, Vec<u8>)> {
     let mut flight = query.flight.context("it was not forwarded")?;
     let asked = &query.asked;
     let mut replied = Replied {

@@ -89,8 +89,17 @@ impl LearnedWriter for Writer<'_> {
             });
         }
         assert!(!learned.slots.is_empty() && learned.slots.len() <= dnsproxy_core::MAX_SLOTS);
-        let slots: Vec<_> = learned.slots.iter().map(|s| self.kernel.show(s, self.now)).collect();
-        let line = format!("put {} {} {}", learned.endpoint, learned.address, slots.join(" "));
+        let slots: Vec<_> = learned
+            .slots
+            .iter()
+            .map(|s| self.kernel.show(s, self.now))
+            .collect();
+        let line = format!(
+            "put {} {} {}",
+            learned.endpoint,
+            learned.address,
+            slots.join(" ")
+        );
         self.kernel.log.push(line);
         self.kernel.entries.insert(key, learned.slots.to_vec());
         Ok(())

@@ -36,4 +36,4 @@ mod kernel;
 mod message;
 mod world;
 
-pub use conversation::run;
+pub use conversation::{rewrite, run};

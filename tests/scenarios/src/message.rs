@@ -101,10 +101,30 @@ fn rdata(rtype: &str, data: &[String]) -> Result<RData> {
         "CNAME" => RData::CNAME(CNAME(wire_name(first)?)),
         // HTTPS priority target [address…]
         "HTTPS" => {
-            let [priority, target, hints @ ..] = data else { bail!("HTTPS needs a target") };
+            let [priority, target, hints @ ..] = data else {
+                bail!("HTTPS needs a target")
+            };
             let hints: Vec<IpAddr> = hints.iter().map(|h| h.parse()).collect::<Result<_, _>>()?;
-            let v4: Vec<_> = hints.iter().filter_map(|h| if let IpAddr::V4(a) = h { Some(A(*a)) } else { None }).collect();
-            let v6: Vec<_> = hints.iter().filter_map(|h| if let IpAddr::V6(a) = h { Some(AAAA(*a)) } else { None }).collect();
+            let v4: Vec<_> = hints
+                .iter()
+                .filter_map(|h| {
+                    if let IpAddr::V4(a) = h {
+                        Some(A(*a))
+                    } else {
+                        None
+                    }
+                })
+                .collect();
+            let v6: Vec<_> = hints
+                .iter()
+                .filter_map(|h| {
+                    if let IpAddr::V6(a) = h {
+                        Some(AAAA(*a))
+                    } else {
+                        None
+                    }
+                })
+                .collect();
             let mut params = Vec::new();
             if !v4.is_empty() {
                 params.push((SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(v4))));
@@ -112,7 +132,11 @@ fn rdata(rtype: &str, data: &[String]) -> Result<RData> {
             if !v6.is_empty() {
                 params.push((SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(v6))));
             }
-            RData::HTTPS(HTTPS(SVCB::new(priority.parse()?, wire_name(target)?, params)))
+            RData::HTTPS(HTTPS(SVCB::new(
+                priority.parse()?,
+                wire_name(target)?,
+                params,
+            )))
         }
         other => bail!("record type `{other}`"),
     })
@@ -141,9 +165,18 @@ pub(crate) fn show(bytes: &[u8]) -> String {
         line += &format!(" {} {}", query.name().to_ascii(), query.query_type());
     }
     for record in message.answers.iter().chain(&message.additionals) {
-        line += &format!(" | {} {} {} {}", record.name.to_ascii(), record.ttl, record.record_type(), record.data);
+        line += &format!(
+            " | {} {} {} {}",
+            record.name.to_ascii(),
+            record.ttl,
+            record.record_type(),
+            record.data
+        );
     }
-    let extended = message.edns.as_ref().and_then(|edns| edns.option(15.into()));
+    let extended = message
+        .edns
+        .as_ref()
+        .and_then(|edns| edns.option(15.into()));
     if let Some(option) = extended
         && let Ok(bytes) = Vec::<u8>::try_from(option)
         && let [high, low, text @ ..] = &bytes[..]

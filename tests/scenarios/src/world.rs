@@ -45,7 +45,9 @@ impl World {
     pub(crate) fn describe(&mut self, words: &[&str]) -> Result<bool> {
         match words {
             ["limit", what, value] => self.limit(what, value.parse()?)?,
-            ["setting", "refuse-with", "nxdomain"] => self.config.refuse_with = RefuseWith::NxDomain,
+            ["setting", "refuse-with", "nxdomain"] => {
+                self.config.refuse_with = RefuseWith::NxDomain
+            }
             ["setting", "withhold-private"] => self.config.rebinding.withhold_private = true,
             ["setting", "allow", prefix] => self.config.rebinding.allow.push(prefix.parse()?),
             ["trust", servers @ ..] => {
@@ -78,7 +80,8 @@ impl World {
                 self.workload(number)?.fqdn = selectors.iter().map(ToString::to_string).collect();
             }
             ["dns", number, selectors @ ..] => {
-                self.workload(number)?.dns = Some(selectors.iter().map(ToString::to_string).collect());
+                self.workload(number)?.dns =
+                    Some(selectors.iter().map(ToString::to_string).collect());
             }
             ["gone", number] => {
                 self.workloads.remove(&number.parse()?);
@@ -91,7 +94,10 @@ impl World {
     /// The address of a workload.
     pub(crate) fn address(&self, number: u32) -> Result<IpAddr> {
         // An endpoint nobody knows asks from somewhere, too.
-        Ok(self.workloads.get(&number).map_or("10.255.255.255".parse()?, |w| w.address))
+        Ok(self
+            .workloads
+            .get(&number)
+            .map_or("10.255.255.255".parse()?, |w| w.address))
     }
 
     /// The world as the core is told it.
@@ -141,7 +147,9 @@ impl World {
             .collect::<Result<Vec<_>>>()?;
         let names = match &workload.dns {
             None => DnsNames::All,
-            Some(texts) => DnsNames::Only(texts.iter().map(|t| selector(t)).collect::<Result<_>>()?),
+            Some(texts) => {
+                DnsNames::Only(texts.iter().map(|t| selector(t)).collect::<Result<_>>()?)
+            }
         };
         let origin = RuleOrigin {
             policy: PolicyRef {

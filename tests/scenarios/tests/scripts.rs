@@ -1,4 +1,7 @@
 //! Every script is a test of its own name, and none is forgotten.
+//!
+//! `REWRITE_SCRIPTS=1 cargo test -p scenarios` writes what happens into the scripts; read the
+//! difference before it is committed.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -13,6 +16,10 @@ macro_rules! scripts {
             fn $name() {
                 let path = directory().join(concat!(stringify!($name), ".txt"));
                 let script = std::fs::read_to_string(&path).unwrap();
+                if std::env::var_os("REWRITE_SCRIPTS").is_some() {
+                    std::fs::write(&path, scenarios::rewrite(&script).unwrap()).unwrap();
+                    return;
+                }
                 if let Err(error) = scenarios::run(&script) {
                     panic!("{}: {error:#}", path.display());
                 }
@@ -32,5 +39,55 @@ macro_rules! scripts {
 }
 
 scripts! {
+    a_query_is_not_a_reply
+    added_rule_opens_at_once
+    address_quota_evicts_the_endpoints_own_oldest
+    audit_never_costs_an_answer
+    casing_is_preserved_end_to_end
+    closed_connection_waits_for_nothing
+    cname_chain_belongs_to_the_queried_name
+    cname_loop_ends
+    deleted_endpoint_leaves_nothing
+    dot_inside_a_label_is_not_a_boundary
+    duplicate_is_answered_once
+    endpoints_learn_apart
+    errors_and_empty_answers_pass_and_change_nothing
     exact_name_opens_for_its_ttl
+    failed_write_is_taken_back
+    five_sets_share_four_slots_and_nobody_loses
+    forgotten_name_closes_nothing
+    garbage_from_clients
+    https_hints_are_learned
+    in_flight_limit_answers_at_once
+    ipv6_is_learned_like_ipv4
+    map_full_refuses_with_a_reason
+    no_answer_before_its_write
+    nothing_rests_on_a_write_that_failed
+    only_class_in_teaches
+    own_resolver_teaches_nothing
+    policy_changes_while_an_answer_is_written
+    private_addresses_are_withheld_by_setting
+    rebinding_addresses_are_withheld
+    records_off_the_chain_teach_nothing
+    redirect_fails_over
+    refused_as_nxdomain
+    refused_with_extended_error
+    removed_rule_closes_at_once
+    retransmission_is_sent_on_and_answered_once
+    search_list_names_are_names_of_their_own
+    silence_is_passed_on
+    tcp_answers_out_of_order
+    truncated_answer_passes_and_teaches_what_it_holds
+    ttl_contract
+    two_names_of_one_selector_share_a_slot
+    two_names_on_one_address_end_separately
+    unchanged_answer_writes_nothing
+    unmatched_names_never_push_out_matched_ones
+    unreachable_resolver_is_servfail
+    unreadable_answer_is_servfail
+    unsolicited_teaches_nothing
+    wrong_id_is_ignored
+    wrong_port_slot_is_ignored
+    wrong_question_is_ignored
+    wrong_server_is_ignored
 }

@@ -168,29 +168,24 @@ impl Ledger {
         Ok((changes, undo))
     }
 
-    /// The lesson's batch was written. Whether everything the lesson opens is in the kernel:
-    /// what it did not write itself may have failed or gone meanwhile.
-    pub(crate) fn confirm(
-        &mut self,
-        now: Moment,
-        batch: BatchId,
-        lesson: &Lesson,
-        undo: &Undo,
-    ) -> bool {
-        let Some(book) = self.books.get_mut(&lesson.endpoint) else {
-            return false;
-        };
-        let mut complete = true;
-        for row in &undo.rows {
-            let Some(entry) = book.addresses.peek_mut(&row.address) else {
-                complete = false;
-                continue;
-            };
-            if row.wrote && entry.doubt.is_some_and(|doubt| doubt <= batch) {
-                entry.doubt = None;
-            }
-            complete &= entry.doubt.is_none() && entry.covers(&lesson.set, lesson.expires);
+    /// The lesson's batch was written.
+    pub(crate) fn written(&mut self, batch: BatchId, lesson: &Lesson, undo: &Undo) {
+        for row in undo.rows.iter().filter(|row| row.wrote) {
+            self.settled(batch, lesson.endpoint, row.address);
         }
+    }
+
+    /// Whether everything the lesson opens is in the kernel, now that its batch is written; if
+    /// so, its name is remembered. What the batch did not write itself may have failed or gone
+    /// meanwhile.
+    pub(crate) fn confirm(&mut self, now: Moment, lesson: &Lesson) -> bool {
+        let book = self.books.get(&lesson.endpoint);
+        let complete = lesson.addresses.iter().all(|address| {
+            book.and_then(|book| book.addresses.peek(address))
+                .is_some_and(|entry| {
+                    entry.doubt.is_none() && entry.covers(&lesson.set, lesson.expires)
+                })
+        });
         if complete {
             self.annotate(now, lesson);
         }
