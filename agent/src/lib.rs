@@ -12,6 +12,9 @@ mod hint;
 pub mod pod;
 mod qtype;
 mod recorder;
+pub mod policies;
+mod resolvers;
+pub mod run;
 mod steering;
 mod world;
 

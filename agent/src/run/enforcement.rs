@@ -1,0 +1,186 @@
+//! Puts programs, maps and the DNS proxy in place for one pod, before anything runs in it.
+//!
+//! In:  the pod, the compiled world, resolvers, limits.
+//! Out: [`Enforcement`]: the datapath, the running shard, its query records.
+//! Not here: what happens afterwards (`session`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use dnsproxy::{ListenerSpec, Listeners, ShardThread, Upstreams};
+use dnsproxy_core::{Config as DnsConfig, Core, EndpointSnapshot, QueryRecord, Snapshot};
+use fqdn_ebpf_loader::{Attach, Attached, Config, Datapath, EndpointSpec, PolicyId, Sizes};
+use identity::{AddressBook, EndpointId, LocalIdentities};
+use tokio::sync::mpsc;
+
+use crate::{
+    pod::Pod,
+    run::{RunError, RunSpec},
+    steering::Steering,
+    world::{KnownAddresses, World},
+};
+
+/// The only endpoint of a run.
+pub(crate) const ENDPOINT: EndpointId = EndpointId::new(1);
+/// The number of its policy in POLICY.
+const POLICY: PolicyId = PolicyId::new(1);
+/// First port of the DNS proxy's listeners, on loopback in the gateway's namespace.
+const PORT_BASE: u16 = 8053;
+/// Query records that may wait for the recorder; what does not fit is counted.
+const RECORDS: usize = 16_384;
+
+/// Everything that enforces.
+pub(crate) struct Enforcement {
+    pub(crate) datapath: Datapath,
+    pub(crate) attached: Attached,
+    pub(crate) shard: ShardThread,
+    pub(crate) records: mpsc::Receiver<QueryRecord>,
+    pub(crate) lost_records: Arc<AtomicU64>,
+    pub(crate) book: AddressBook,
+    pub(crate) resolvers: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Enforcement {
+    /// Everything is in force when this returns.
+    pub(crate) fn start(
+        pod: &Pod,
+        world: &World,
+        locals: LocalIdentities,
+        resolvers: Vec<SocketAddr>,
+        spec: &RunSpec,
+    ) -> Result<Self, RunError> {
+        let at = pod.addresses();
+        let known = KnownAddresses {
+            pod: [Some(IpAddr::V4(at.v4)), at.v6.map(IpAddr::V6)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            gateway: [
+                Some(IpAddr::V4(at.gateway_v4)),
+                at.gateway_v6.map(IpAddr::V6),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            host: pod.host_addresses().to_vec(),
+        };
+        let book = world.address_book(&known);
+        let steering = Steering::default();
+        let config = Config::new(PORT_BASE, 1);
+        let sizes = Sizes {
+            // The quota of the one endpoint, and room for what is being replaced.
+            learned: spec.limits.addresses.max(1),
+            ..Sizes::for_one_workload()
+        };
+        let mut datapath = Datapath::load(&sizes, &config, Arc::new(Mutex::new(locals)))?;
+        datapath.ipcache(&book)?;
+        datapath.set_policy(POLICY, Arc::clone(&world.policy))?;
+        let endpoint = EndpointSpec::new(ENDPOINT, at.mac)
+            .with_addresses(Some(at.v4), at.v6)
+            .with_audit(spec.audit);
+        let endpoint = if spec.audit {
+            endpoint.with_policy(PolicyId::NONE, POLICY)
+        } else {
+            endpoint.with_policy(POLICY, PolicyId::NONE)
+        };
+        datapath.set_endpoint(pod.gateway_ifindex(), &endpoint)?;
+        let ifindex = pod.gateway_ifindex();
+        // Everything attached or bound here belongs to the gateway's namespace.
+        let (attached, listeners) = pod.in_gateway(|| -> Result<_, RunError> {
+            let attached = datapath.attach(ifindex, Attach::Auto)?;
+            steering.install()?;
+            let listeners = Listeners::open(&ListenerSpec::new(PORT_BASE))
+                .map_err(RunError::system("the DNS proxy's sockets"))?;
+            Ok((attached, listeners))
+        })??;
+        // Made on this thread, so upstream sockets belong to the host's namespace.
+        let upstreams = Upstreams::new(
+            dnsproxy::host_opener().map_err(RunError::system("sockets to resolvers"))?,
+        );
+        let mut core = Core::new(
+            dns_config(spec),
+            dnsproxy::entropy().map_err(RunError::system("random numbers"))?,
+        );
+        core.handle_snapshot(
+            dnsproxy::now(),
+            snapshot(world, &known, &book, &resolvers, spec.audit),
+        );
+        let (sender, records) = mpsc::channel(RECORDS);
+        let lost_records = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&lost_records);
+        let record = move |record| {
+            if sender.try_send(record).is_err() {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let shard = dnsproxy::spawn(
+            "dns-shard",
+            core,
+            listeners,
+            upstreams,
+            datapath.writer(),
+            record,
+        )
+        .map_err(RunError::system("the DNS proxy's thread"))?;
+        Ok(Self {
+            datapath,
+            attached,
+            shard,
+            records,
+            lost_records,
+            book,
+            resolvers,
+            addresses: known.pod,
+        })
+    }
+}
+
+fn dns_config(spec: &RunSpec) -> DnsConfig {
+    let mut config = DnsConfig::default();
+    config.ttl.min = spec.limits.min_ttl;
+    config.ttl.grace = spec.limits.ttl_grace;
+    config.limits.addresses_per_endpoint = spec.limits.addresses as usize;
+    config.limits.names_per_endpoint = spec.limits.names as usize;
+    config
+}
+
+fn snapshot(
+    world: &World,
+    known: &KnownAddresses,
+    book: &AddressBook,
+    resolvers: &[SocketAddr],
+    audit: bool,
+) -> Snapshot {
+    let redirects: BTreeMap<_, _> = known
+        .gateway
+        .iter()
+        .map(|gateway| (*gateway, resolvers.to_vec()))
+        .collect();
+    // A resolver that the user named may also be asked directly, if policy allows it.
+    let trusted: BTreeSet<_> = known
+        .gateway
+        .iter()
+        .copied()
+        .chain(resolvers.iter().map(SocketAddr::ip))
+        .collect();
+    Snapshot {
+        revision: 1,
+        endpoints: vec![EndpointSnapshot {
+            id: ENDPOINT,
+            addresses: known.pod.clone(),
+            policy: Arc::clone(&world.policy),
+            audit,
+        }],
+        book: Arc::new(book.clone()),
+        trusted,
+        redirects,
+        node_addresses: known.host.iter().copied().collect(),
+    }
+}
