@@ -119,7 +119,7 @@ impl Core {
             return;
         };
         let in_force = workload.policy.clone();
-        let complete = self.ledger.confirm(now, proof.batch(), &lesson, &undo);
+        self.ledger.written(proof.batch(), &lesson, &undo);
         let same_policy = Arc::ptr_eq(&in_force, &policy)
             || in_force.selectors_matching(&lesson.name) == lesson.set;
         if !same_policy {
