@@ -219,7 +219,7 @@ fn alike(text: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&
             let known_lower = known.to_ascii_lowercase();
             (distance(&text.to_ascii_lowercase(), &known_lower), known)
         })
-        .filter(|(distance, known)| *distance <= 2 && *distance * 2 < known.len())
+        .filter(|(distance, known)| *distance <= 2 && *distance * 2 <= known.len())
         .min()
         .map(|(_, known)| known)
 }

@@ -170,7 +170,11 @@ fn fqdn(reader: &mut Reader, at: &Cursor<'_>) -> Option<NameSelector> {
 
 /// `matchName` and `matchPattern` of one entry; in `rules.dns` both may stand there.
 pub(super) fn name_selectors(reader: &mut Reader, at: &Cursor<'_>) -> Option<Vec<NameSelector>> {
+    let errors = reader.errors.len();
     let fields = reader.fields(at, &["matchName", "matchPattern"], &[])?;
+    if reader.errors.len() > errors {
+        return None;
+    }
     let mut names = Vec::new();
     type Parse = fn(&str) -> Result<NameSelector, crate::fqdn::NameError>;
     let kinds: [(&str, Parse); 2] = [

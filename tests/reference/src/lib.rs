@@ -7,5 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod pattern;
+pub mod policy;
 
 pub use regex::Regex;
