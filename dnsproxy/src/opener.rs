@@ -42,6 +42,29 @@ impl Family {
     }
 }
 
+/// One value for each family.
+#[derive(Debug)]
+pub(crate) struct PerFamily<T> {
+    v4: T,
+    v6: T,
+}
+
+impl<T> PerFamily<T> {
+    pub(crate) fn new(mut make: impl FnMut() -> T) -> Self {
+        Self {
+            v4: make(),
+            v6: make(),
+        }
+    }
+
+    pub(crate) fn of(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
 /// Whoever opens sockets towards resolvers.
 pub type Opener = Arc<dyn Fn(Family, Transport) -> io::Result<OwnedFd> + Send + Sync>;
 

@@ -29,9 +29,9 @@ use crate::{
     clock::now,
     connections::{Connections, Lost},
     control::{ControlMsg, ShardCounters},
-    datagram::Inbox,
+    datagram::{Inbox, Kind},
     listeners::Listeners,
-    opener::Family,
+    opener::{Family, PerFamily},
     poller::{Event, Interest, Poller, PortToken, Token},
     reply::Replies,
     upstreams::Upstreams,
@@ -58,8 +58,8 @@ pub struct Shard<W, R> {
     upstreams: Upstreams,
     connections: Connections,
     replies: Replies,
-    queries: Inbox,
-    answers: Inbox,
+    queries: PerFamily<Inbox>,
+    answers: PerFamily<Inbox>,
     poller: Poller,
     next_sweep: Moment,
     accept_at: Option<Moment>,
@@ -147,8 +147,10 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             listeners,
             upstreams,
             replies: Replies::new(),
-            queries: Inbox::new(QUERIES.0, QUERIES.1),
-            answers: Inbox::new(UPSTREAM_REPLIES.0, UPSTREAM_REPLIES.1),
+            queries: PerFamily::new(|| Inbox::new(Kind::Steered, QUERIES.0, QUERIES.1)),
+            answers: PerFamily::new(|| {
+                Inbox::new(Kind::Plain, UPSTREAM_REPLIES.0, UPSTREAM_REPLIES.1)
+            }),
             poller,
             next_sweep: Moment::BOOT,
             accept_at: None,
@@ -183,7 +185,7 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             return;
         };
         let (core, endpoints, counters) = (&mut self.core, &self.endpoints, &mut self.counters);
-        let received = self.queries.receive(&sockets.udp, |datagram| {
+        let received = self.queries.of(family).receive(&sockets.udp, |datagram| {
             let Some(&endpoint) = endpoints.get(&datagram.from.ip()) else {
                 counters.unknown_source += 1;
                 return;
@@ -250,7 +252,7 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             return;
         };
         let (core, counters) = (&mut self.core, &mut self.counters);
-        let received = self.answers.receive(socket, |datagram| {
+        let received = self.answers.of(port.family).receive(socket, |datagram| {
             counters.udp_upstream += 1;
             if let Some(message) = datagram.bytes {
                 core.handle_reply(now, datagram.from, Via::Udp(port.slot), message);
