@@ -11,8 +11,7 @@ use std::{
 };
 
 use nix::{
-    cmsg_space,
-    libc,
+    cmsg_space, libc,
     sys::socket::{
         ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrIn6,
         SockaddrStorage, recvmmsg,

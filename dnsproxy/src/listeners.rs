@@ -100,9 +100,13 @@ impl Listeners {
 
 fn is_absent(error: &io::Error) -> bool {
     use nix::errno::Errno;
-    [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL, Errno::EPROTONOSUPPORT]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+    [
+        Errno::EAFNOSUPPORT,
+        Errno::EADDRNOTAVAIL,
+        Errno::EPROTONOSUPPORT,
+    ]
+    .iter()
+    .any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 fn open_family(spec: &ListenerSpec, family: Family) -> io::Result<FamilySockets> {

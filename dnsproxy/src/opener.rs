@@ -152,7 +152,10 @@ mod tests {
             .iter()
             .map(|socket| socket.local_addr().unwrap().port())
             .collect();
-        let in_order = ports.windows(2).filter(|pair| pair[1] == pair[0] + 1).count();
+        let in_order = ports
+            .windows(2)
+            .filter(|pair| pair[1] == pair[0] + 1)
+            .count();
         assert!(in_order < 16, "ports follow each other: {ports:?}");
         ports.sort_unstable();
         ports.dedup();

@@ -15,8 +15,7 @@ use std::{
 };
 
 use nix::{
-    cmsg_space,
-    libc,
+    cmsg_space, libc,
     sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
 };
 use socket2::Socket;
@@ -284,7 +283,11 @@ mod tests {
             verifies("10.0.0.1:53", "10.0.0.2:40000", &message[..length]);
             verifies("[fd00::1]:53", "[fd00::2]:65535", &message[..length]);
         }
-        verifies("255.255.255.255:65535", "255.255.255.255:65535", &[255; 100]);
+        verifies(
+            "255.255.255.255:65535",
+            "255.255.255.255:65535",
+            &[255; 100],
+        );
     }
 
     #[test]

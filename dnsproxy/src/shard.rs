@@ -7,16 +7,12 @@
 //! Runs on a current-thread runtime. Nothing on the way of an answer changes threads or waits, but
 //! for the map write that the answer needs.
 
-use std::{
-    collections::HashMap,
-    fmt, io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+mod effects;
+
+use std::{collections::HashMap, fmt, io, net::IpAddr, time::Duration};
 
 use dnsproxy_core::{
-    Batch, Client, ConnectionId, Core, Effect, ExchangeId, Installed, LearnedWriter, Moment,
-    PortSlot, QueryRecord, Snapshot, Transport, Via,
+    Client, ConnectionId, Core, LearnedWriter, Moment, QueryRecord, Snapshot, Via,
 };
 use identity::EndpointId;
 use tokio::{
@@ -27,7 +23,7 @@ use tokio::{
 
 use crate::{
     clock::now,
-    connections::{Connections, Lost},
+    connections::Connections,
     control::{ControlMsg, ShardCounters},
     datagram::{Inbox, Kind},
     listeners::Listeners,
@@ -166,8 +162,6 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             .flatten()
             .min()
     }
-
-    // Inputs.
 
     fn serve(&mut self, event: Event) {
         let now = now();
@@ -330,9 +324,9 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             .collect();
         // An address may belong to another endpoint than when the connection was made.
         let endpoints = &self.endpoints;
-        let orphans = self.connections.orphans(|client| {
-            endpoints.get(&client.address.ip()) == Some(&client.endpoint)
-        });
+        let orphans = self
+            .connections
+            .orphans(|client| endpoints.get(&client.address.ip()) == Some(&client.endpoint));
         self.core.handle_snapshot(now, snapshot);
         for id in orphans {
             self.close(now, id);
@@ -354,152 +348,5 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             self.watch_connects(Interest::READ);
         }
         self.carry_out(now);
-    }
-
-    // Effects.
-
-    /// Carries out everything the core asks for, in its order.
-    fn carry_out(&mut self, now: Moment) {
-        while let Some(effect) = self.core.poll_effect() {
-            match effect {
-                Effect::Forward {
-                    exchange,
-                    server,
-                    transport,
-                    slot,
-                    connection,
-                    message,
-                } => match (transport, connection) {
-                    (Transport::Udp, _) => self.forward_udp(now, exchange, slot, server, &message),
-                    (Transport::Tcp, Some(id)) => {
-                        self.forward_tcp(now, exchange, id, server, &message);
-                    }
-                    (Transport::Tcp, None) => self.lose(
-                        now,
-                        Lost {
-                            exchanges: vec![exchange],
-                            reason: "no connection of a client to belong to".into(),
-                        },
-                    ),
-                },
-                Effect::Reply { client, message } => self.reply(now, client, message),
-                Effect::Install(batch) => self.install(now, batch),
-                Effect::Release {
-                    client,
-                    message,
-                    proof,
-                } => self.release(now, client, message, proof),
-                Effect::Close(id) => self.close(now, id),
-                Effect::Record(record) => (self.records)(record),
-            }
-        }
-    }
-
-    fn forward_udp(
-        &mut self,
-        now: Moment,
-        exchange: ExchangeId,
-        slot: PortSlot,
-        server: SocketAddr,
-        message: &[u8],
-    ) {
-        let sent = self
-            .upstreams
-            .send(&self.poller, now, slot, server, message);
-        if let Err(error) = sent {
-            self.lose(
-                now,
-                Lost {
-                    exchanges: vec![exchange],
-                    reason: error.to_string(),
-                },
-            );
-        }
-    }
-
-    fn forward_tcp(
-        &mut self,
-        now: Moment,
-        exchange: ExchangeId,
-        id: ConnectionId,
-        server: SocketAddr,
-        message: &[u8],
-    ) {
-        let opener = &self.upstreams.opener;
-        let sent = self
-            .connections
-            .forward(&self.poller, opener, id, exchange, server, message);
-        match sent {
-            Ok(()) => self.settle(now, id),
-            Err(lost) => self.lose(now, lost),
-        }
-    }
-
-    fn install(&mut self, now: Moment, batch: Batch) {
-        match batch.install(&mut self.writer) {
-            Ok(proof) => self.core.handle_installed(now, proof),
-            Err(failed) => {
-                self.counters.installs_failed += 1;
-                self.core.handle_install_failed(now, failed);
-            }
-        }
-    }
-
-    /// The proof is spent here: an answer that teaches has no other way out.
-    fn release(&mut self, now: Moment, client: Client, message: Vec<u8>, _proof: Installed) {
-        self.reply(now, client, message);
-    }
-
-    fn reply(&mut self, now: Moment, client: Client, message: Vec<u8>) {
-        let Some(id) = client.connection else {
-            self.replies.push(client.server, client.address, message);
-            return;
-        };
-        if self.connections.reply(now, id, &message) {
-            self.counters.replies += 1;
-        } else {
-            self.counters.replies_lost += 1;
-        }
-        self.settle(now, id);
-    }
-
-    fn lose(&mut self, now: Moment, lost: Lost) {
-        for exchange in lost.exchanges {
-            self.counters.unreachable += 1;
-            self.core
-                .handle_unreachable(now, exchange, lost.reason.clone());
-        }
-    }
-
-    /// Sends the datagrams of this turn of the loop.
-    fn flush(&mut self) {
-        let v6 = self.listeners.v6.as_ref().map(|sockets| &sockets.raw);
-        let flushed = self.replies.flush(&self.listeners.v4.raw, v6);
-        self.counters.replies += flushed.sent;
-        self.counters.replies_lost += flushed.failed;
-    }
-
-    fn settle(&mut self, now: Moment, id: ConnectionId) {
-        if self.connections.settle(&self.poller, id) {
-            self.close(now, id);
-        }
-    }
-
-    /// The core hears of it; what it makes of that is carried out before the turn ends.
-    fn close(&mut self, now: Moment, id: ConnectionId) {
-        self.connections.close(id);
-        self.core.handle_connection_closed(now, id);
-    }
-
-    fn watch_connects(&self, interest: Interest) {
-        for family in [Family::V4, Family::V6] {
-            if let Some(sockets) = self.listeners.of(family)
-                && let Err(error) =
-                    self.poller
-                        .change(&sockets.tcp, Token::Connects(family), interest)
-            {
-                tracing::warn!(%error, "watching a listener failed");
-            }
-        }
     }
 }

@@ -64,9 +64,7 @@ impl Stream {
             Ok(0) => self.ended = true,
             Ok(count) => {
                 self.framer.push(room.get(..count).unwrap_or_default());
-                while let Some(message) = self.framer.next() {
-                    heard.messages.push(message);
-                }
+                heard.messages.extend(self.framer.by_ref());
             }
             Err(error) if is_later(&error) => {}
             Err(error) => return Err(error),
@@ -87,7 +85,10 @@ impl Stream {
     /// Writes what the system takes. A connection that is not established takes nothing yet.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.waiting() > 0 {
-            match self.socket.write(self.outbound.get(self.taken..).unwrap_or_default()) {
+            match self
+                .socket
+                .write(self.outbound.get(self.taken..).unwrap_or_default())
+            {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.taken += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -9,8 +9,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
-    io,
+    fmt, io,
     net::{SocketAddr, UdpSocket},
     time::Duration,
 };

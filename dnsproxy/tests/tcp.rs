@@ -4,6 +4,12 @@
 //! Out: what a client sees and what was counted.
 //! Not here: datagrams (`udp`), decisions (`dnsproxy-core`'s own tests).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod world;
 
 use std::{
@@ -96,7 +102,10 @@ fn replies_may_come_out_of_order() {
     let resolver = own_resolver(&world);
     let mut stream = world.connect(OWN4);
     for n in 0..10 {
-        message::send(&mut stream, &message::query(n, &format!("n{n}.example.test"), 1));
+        message::send(
+            &mut stream,
+            &message::query(n, &format!("n{n}.example.test"), 1),
+        );
     }
     let (mut upstream, _) = resolver.accept().unwrap();
     let queries: Vec<Vec<u8>> = (0..10)
@@ -117,7 +126,10 @@ fn a_client_that_has_said_everything_still_gets_its_answers() {
     let mut stream = world.connect(RESOLVER4);
     message::send(&mut stream, &message::query(9, "a.example.test", 1));
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(message::id(&message::read(&mut stream).unwrap().unwrap()), 9);
+    assert_eq!(
+        message::id(&message::read(&mut stream).unwrap().unwrap()),
+        9
+    );
     assert_eq!(message::read(&mut stream).unwrap(), None);
 }
 
@@ -137,7 +149,10 @@ fn what_a_resolver_leaves_unanswered_fails_when_it_hangs_up() {
     let resolver = own_resolver(&world);
     let mut stream = world.connect(OWN4);
     for n in 0..5 {
-        message::send(&mut stream, &message::query(n, &format!("n{n}.example.test"), 1));
+        message::send(
+            &mut stream,
+            &message::query(n, &format!("n{n}.example.test"), 1),
+        );
     }
     let (mut upstream, _) = resolver.accept().unwrap();
     let first = message::read(&mut upstream).unwrap().unwrap();
@@ -156,7 +171,10 @@ fn what_a_resolver_leaves_unanswered_fails_when_it_hangs_up() {
     let (mut upstream, _) = resolver.accept().unwrap();
     let again = message::read(&mut upstream).unwrap().unwrap();
     message::send(&mut upstream, &message::empty_answer(&again));
-    assert_eq!(message::id(&message::read(&mut stream).unwrap().unwrap()), 7);
+    assert_eq!(
+        message::id(&message::read(&mut stream).unwrap().unwrap()),
+        7
+    );
 }
 
 #[test]
@@ -197,9 +215,16 @@ fn a_trickle_of_bytes_does_not_hold_a_connection() {
         assert_eq!(output, "203.0.113.1\n");
     }
     assert!(slow.iter_mut().all(closed));
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
     let (sockets, _) = world.counters();
-    assert_eq!((sockets.connections_idle, sockets.connections_open), (50, 0));
+    assert_eq!(
+        (sockets.connections_idle, sockets.connections_open),
+        (50, 0)
+    );
 }
 
 #[test]
@@ -215,7 +240,10 @@ fn an_endpoint_has_so_many_connections_and_no_more() {
     assert_eq!(world.counters().0.connections_refused, 1);
     for (n, stream) in held.iter_mut().enumerate() {
         message::send(stream, &message::query(n as u16, "a.example.test", 1));
-        assert_eq!(message::id(&message::read(stream).unwrap().unwrap()), n as u16);
+        assert_eq!(
+            message::id(&message::read(stream).unwrap().unwrap()),
+            n as u16
+        );
     }
     drop(held.pop());
     let one_left = || world.counters().0.connections_open == 3;
@@ -250,7 +278,10 @@ fn a_client_that_never_reads_is_bounded_and_closed() {
     let (sockets, _) = world.counters();
     assert_eq!(sockets.connections_idle, 1);
     // Far less was answered than asked: replies are 20 kB each, and few fit the buffers.
-    assert!(sockets.tcp_queries < 20_000, "{sockets:?} after {written} bytes");
+    assert!(
+        sockets.tcp_queries < 20_000,
+        "{sockets:?} after {written} bytes"
+    );
     let (_, output) = world.dig(&format!("+tcp +short @{RESOLVER4} a.example.test"));
     assert_eq!(output, "203.0.113.1\n");
 }
@@ -271,12 +302,8 @@ fn who_is_no_endpoint_is_disconnected() {
     let mut stream = world
         .client
         .run(|| {
-            let socket = socket2::Socket::new(
-                socket2::Domain::IPV4,
-                socket2::Type::STREAM,
-                None,
-            )
-            .unwrap();
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.bind(&from.into()).unwrap();
             socket.connect(&to.into()).unwrap();
             TcpStream::from(socket)
@@ -302,7 +329,11 @@ fn many_clients_at_once() {
     let world = World::new();
     let (done, finished) = mpsc::channel();
     for client in 0..100u16 {
-        let mut stream = world.connect(if client % 2 == 0 { RESOLVER4 } else { RESOLVER6 });
+        let mut stream = world.connect(if client % 2 == 0 {
+            RESOLVER4
+        } else {
+            RESOLVER6
+        });
         let done = done.clone();
         thread::spawn(move || {
             for n in 0..20 {

@@ -4,6 +4,12 @@
 //! Out: what a client sees, what the map writer was told, what was counted.
 //! Not here: TCP (`tcp`), decisions (`dnsproxy-core`'s own tests).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod world;
 
 use std::{
@@ -14,9 +20,7 @@ use std::{
 
 use dnsproxy::ControlMsg;
 use identity::EndpointId;
-use world::{
-    CLIENT4, CLIENT6, NOBODY4, RESOLVER4, RESOLVER6, STRANGER4, World, message, snapshot,
-};
+use world::{CLIENT4, CLIENT6, NOBODY4, RESOLVER4, RESOLVER6, STRANGER4, World, message, snapshot};
 
 fn server(address: &str) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), 53)
@@ -54,12 +58,20 @@ fn both_families_are_answered_by_the_server_they_asked_after_the_maps_were_writt
         .map(|learned| learned.address.to_string())
         .collect();
     assert!(addresses.contains(&"203.0.113.1".into()), "{addresses:?}");
-    assert!(addresses.contains(&"2001:db8:113::1".into()), "{addresses:?}");
+    assert!(
+        addresses.contains(&"2001:db8:113::1".into()),
+        "{addresses:?}"
+    );
     assert_eq!(world.cache().len(), 1);
     let (sockets, core) = world.counters();
     assert_eq!((sockets.udp_queries, sockets.replies), (6, 6));
     assert_eq!((core.taught, sockets.replies_lost), (6, 0));
-    assert!(world.records().iter().any(|record| record.server == server(RESOLVER6)));
+    assert!(
+        world
+            .records()
+            .iter()
+            .any(|record| record.server == server(RESOLVER6))
+    );
 }
 
 #[test]
@@ -211,5 +223,9 @@ fn a_raw_reply_socket_hears_nothing() {
     let bound = raw.stdout.lines().find(|line| line.contains(" 350200C0:"));
     let fields: Vec<&str> = bound.unwrap().split_whitespace().collect();
     // tx_queue:rx_queue, and drops as the last field.
-    assert_eq!((fields[4], fields[12]), ("00000000:00000000", "0"), "{raw:?}");
+    assert_eq!(
+        (fields[4], fields[12]),
+        ("00000000:00000000", "0"),
+        "{raw:?}"
+    );
 }

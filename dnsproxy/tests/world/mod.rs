@@ -40,7 +40,8 @@ use policy::{
 use support::{
     Netns, Process,
     link::{End, add_address, wire},
-    tools, wait::until_true,
+    tools,
+    wait::until_true,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -207,11 +208,7 @@ impl World {
     /// A UDP socket of the client.
     pub fn datagrams(&self, address: &str) -> UdpSocket {
         let local = SocketAddr::new(address.parse().unwrap(), 0);
-        let socket = self
-            .client
-            .run(|| UdpSocket::bind(local))
-            .unwrap()
-            .unwrap();
+        let socket = self.client.run(|| UdpSocket::bind(local)).unwrap().unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(3)))
             .unwrap();
@@ -298,13 +295,25 @@ fn connect(client: &Netns, gateway: &Netns, host: &Netns, resolver: &Netns) {
         add_address(resolver, "eth0", address).unwrap();
     }
     for family in ["-4", "-6"] {
-        let gate = if family == "-4" { "10.77.0.1" } else { "fd77::1" };
+        let gate = if family == "-4" {
+            "10.77.0.1"
+        } else {
+            "fd77::1"
+        };
         client
             .ip(&[family, "route", "add", "default", "via", gate])
             .unwrap();
         gateway
             .ip(&[
-                family, "rule", "add", "pref", "9", "fwmark", "0x200/0xf00", "lookup", "2004",
+                family,
+                "rule",
+                "add",
+                "pref",
+                "9",
+                "fwmark",
+                "0x200/0xf00",
+                "lookup",
+                "2004",
             ])
             .unwrap();
         gateway
@@ -313,7 +322,12 @@ fn connect(client: &Netns, gateway: &Netns, host: &Netns, resolver: &Netns) {
             ])
             .unwrap();
     }
-    for (netns, link) in [(client, "eth0"), (gateway, "pod"), (host, "out"), (resolver, "eth0")] {
+    for (netns, link) in [
+        (client, "eth0"),
+        (gateway, "pod"),
+        (host, "out"),
+        (resolver, "eth0"),
+    ] {
         until_true(Duration::from_secs(5), "a link-local address", || {
             let shown = netns.ip(&["-6", "address", "show", "dev", link]);
             shown.is_ok_and(|shown| shown.contains("fe80::") && !shown.contains("tentative"))
@@ -343,7 +357,13 @@ fn start_unbound(resolver: &Netns, files: &TempDir) -> Process {
             .join(" ")
     };
     let hosts: String = (0..3000)
-        .map(|n| format!("n{n}.example.test. 300 IN A 203.0.{}.{}\n", n / 250, n % 250 + 1))
+        .map(|n| {
+            format!(
+                "n{n}.example.test. 300 IN A 203.0.{}.{}\n",
+                n / 250,
+                n % 250 + 1
+            )
+        })
         .collect();
     let zone = format!(
         ". 3600 IN SOA ns.test. root.test. 1 3600 600 86400 5\n. 3600 IN NS ns.test.\n\
