@@ -13,8 +13,14 @@ mod qemu;
 mod suites;
 mod tool;
 
-use std::{ffi::OsString, io::Write as _, path::Path, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use guest::Run;
 use kernel::Kernel;
 
 /// What the guest is to do.
@@ -46,22 +52,28 @@ pub(crate) fn run(root: &Path, request: &Request) -> anyhow::Result<ExitCode> {
         return suites::run(root, request);
     }
     let script = guest::script_of(&std::env::current_dir()?, &request.command);
-    let status = start(root, request, &script, |_| {})?;
+    let run = Run::new(&folder(root))?;
+    let status = start(root, request, &run, &script, |_| {})?;
     Ok(ExitCode::from(status))
+}
+
+/// Where kernels and the files of a start lie.
+fn folder(root: &Path) -> PathBuf {
+    root.join("build").join("vm")
 }
 
 /// Runs a shell script in a guest, everything it prints on the screen; its status.
 fn start(
     root: &Path,
     request: &Request,
+    run: &Run,
     script: &str,
     mut on_line: impl FnMut(&[u8]) + Send,
 ) -> anyhow::Result<u8> {
-    let folder = root.join("build").join("vm");
-    let kernel = request.kernel.unpacked(&folder)?;
-    let run = guest::prepare(&folder, &kernel, script, request.timeout)?;
+    let kernel = request.kernel.unpacked(&folder(root))?;
+    guest::prepare(run, &kernel, script, request.timeout)?;
     let mut screen = std::io::stdout();
-    let status = qemu::run(&kernel, &run, &request.memory, request.timeout, |line| {
+    let status = qemu::run(&kernel, run, &request.memory, request.timeout, |line| {
         on_line(line);
         // A screen that went away must not keep the guest from being heard to its end.
         let _ = screen.write_all(line).and_then(|()| screen.flush());

@@ -51,6 +51,26 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// An empty folder below `folder`.
+    pub(super) fn new(folder: &Path) -> anyhow::Result<Self> {
+        let run = Self {
+            folder: folder.join(format!("run-{}", std::process::id())),
+        };
+        if run.folder.exists() {
+            fs::remove_dir_all(&run.folder)?;
+        }
+        fs::create_dir_all(&run.folder)?;
+        Ok(run)
+    }
+
+    /// A copy that stays as it is while others go on building.
+    pub(super) fn keep(&self, file: &Path) -> anyhow::Result<PathBuf> {
+        let name = file.file_name().context("a program without a name")?;
+        let kept = self.folder.join(name);
+        fs::copy(file, &kept).with_context(|| format!("copying {}", file.display()))?;
+        Ok(kept)
+    }
+
     pub(super) fn archive(&self) -> PathBuf {
         self.folder.join("initrd")
     }
@@ -64,14 +84,14 @@ impl Run {
     }
 
     /// After a good end nothing of it is of use.
-    pub(super) fn remove(self) {
+    pub(super) fn remove(&self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
 /// A script that runs `command` in `folder` with the caller's environment.
 pub(super) fn script_of(folder: &Path, command: &[OsString]) -> String {
-    let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+    let words: Vec<String> = command.iter().map(quoted).collect();
     format!(
         "cd {} || exit 125\nexec {}\n",
         quoted(folder),
@@ -90,18 +110,12 @@ pub(super) fn quoted(word: impl AsRef<OsStr>) -> String {
 
 /// Makes the archive of one start.
 pub(super) fn prepare(
-    folder: &Path,
+    run: &Run,
     kernel: &Unpacked,
     script: &str,
     seconds: u64,
-) -> anyhow::Result<Run> {
-    let run = Run {
-        folder: folder.join(format!("run-{}", std::process::id())),
-    };
+) -> anyhow::Result<()> {
     let tree = run.folder.join("tree");
-    if run.folder.exists() {
-        fs::remove_dir_all(&run.folder)?;
-    }
     for name in ["bin", "modules"] {
         fs::create_dir_all(tree.join(name))?;
     }
@@ -124,7 +138,7 @@ pub(super) fn prepare(
     fs::write(tree.join("modules/order"), order)?;
     pack(&tree, &run.archive())?;
     fs::remove_dir_all(&tree)?;
-    Ok(run)
+    Ok(())
 }
 
 /// Copies the early modules unpacked; their names, each after what it needs.
@@ -229,7 +243,7 @@ mod tests {
     #[test]
     fn words_survive_the_shell() {
         let words = ["it's", "a b", "$HOME", "", "`x`", "new\nline", "\\"];
-        let script = format!("printf '%s|' {}", words.map(|word| quoted(word)).join(" "));
+        let script = format!("printf '%s|' {}", words.map(quoted).join(" "));
         let mut shell = tool("sh", "dash").unwrap();
         let said = text(shell.args(["-c", &script])).unwrap();
         assert_eq!(said, words.map(|word| format!("{word}|")).concat());

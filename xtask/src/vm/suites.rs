@@ -1,7 +1,7 @@
 //! The suites that need a kernel, built here and run in the guest.
 //!
 //! In:  packages; what cargo says about the test programs it built.
-//! Out: the tests' own output, then `N passed, N failed`.
+//! Out: the tests' own output, then `N passed, N failed`. The guest itself is looked at first.
 //! Not here: the tests; adding up (`totals`); the guest (`guest`, `qemu`).
 
 use std::{
@@ -12,7 +12,11 @@ use std::{
 use anyhow::Context as _;
 use cargo_metadata::Message;
 
-use super::{Request, guest::quoted, start};
+use super::{
+    Request, folder,
+    guest::{Run, quoted},
+    start,
+};
 use crate::{cargo, totals::Totals};
 
 const PACKAGES: &[&str] = &["fqdn-ebpf-loader", "netns"];
@@ -34,13 +38,18 @@ pub(super) fn run(root: &Path, request: &Request) -> anyhow::Result<ExitCode> {
     if packages.is_empty() {
         packages.extend(PACKAGES);
     }
-    let namegate = namegate(root)?;
-    let programs = build(root, &packages)?;
+    let run = Run::new(&folder(root))?;
+    let namegate = run.keep(&namegate(root)?)?;
+    let mut programs = vec![smoke(root)];
+    for program in build(root, &packages)? {
+        let file = run.keep(&program.file)?;
+        programs.push(Program { file, ..program });
+    }
     let script = script(&programs, &namegate, request.filter.as_deref());
 
     let mut count = Count::default();
-    let status = start(root, request, &script, |line| {
-        count.line(&String::from_utf8_lossy(line))
+    let status = start(root, request, &run, &script, |line| {
+        count.line(&String::from_utf8_lossy(line));
     });
     let status = status.unwrap_or_else(|error| {
         println!("xtask: {error:#}");
@@ -120,6 +129,15 @@ fn script(programs: &[Program], namegate: &Path, filter: Option<&str>) -> String
     }
     script.push_str("exit $all\n");
     script
+}
+
+/// Whether the guest itself is in order; it names what is not.
+fn smoke(root: &Path) -> Program {
+    Program {
+        name: "vm/smoke".to_owned(),
+        file: root.join("tests/vm/smoke"),
+        folder: root.to_path_buf(),
+    }
 }
 
 fn namegate(root: &Path) -> anyhow::Result<PathBuf> {
