@@ -96,6 +96,8 @@ fn sockets(spec: &InitSpec) -> Result<BTreeSet<PathBuf>, String> {
         found.extend(HOME_SOCKETS.iter().map(|path| Path::new(home).join(path)));
     }
     found.extend(listening_sockets(spec.namegate)?);
+    // namegate may itself run in a namespace of its own; the machine's daemons are where its init is.
+    found.extend(listening_sockets(1)?);
     // Paths that lead into /run are gone with it; resolving them keeps a symlink from hiding one.
     let resolved: BTreeSet<PathBuf> = found
         .iter()
