@@ -71,23 +71,36 @@ fn a_live_udp_flow_outlives_the_ttl_too() -> Result<()> {
     let mut pod = exact(&world)?.allow("brief.test:5001/UDP").shell()?;
     let server = support::Process::spawn(
         "socat",
-        world
-            .world
-            .command("socat")
-            .args([&format!("UDP4-LISTEN:5001,bind={},fork", at::BRIEF), "PIPE"]),
+        world.world.command("socat").args([
+            &format!("UDP4-RECVFROM:5001,bind={},fork", at::BRIEF),
+            "PIPE",
+        ]),
     )?;
-    pod.ok("exec 9<>/dev/udp/brief.test/5001")?;
+    let ask = format!("echo ready | socat -t1 - UDP4:{}:5001", at::BRIEF);
     support::wait::until_true(Duration::from_secs(10), "the echo", || {
-        pod.sh("echo early >&9; read -t 1 -u 9 reply; test \"$reply\" = early")
-            .is_ok_and(|output| output.status == 0)
+        world
+            .host
+            .output("bash", &["-c", &ask])
+            .is_ok_and(|output| output.stdout.contains("ready"))
     })?;
+    // One socat is one socket: one flow from its first datagram to its last.
+    pod.ok("coproc FLOW { exec socat - UDP4:brief.test:5001; } 2>/dev/null; sleep 0.5")?;
+    let say = |word: &str| {
+        format!(
+            "echo {word} >&${{FLOW[1]}}; read -t 5 -u ${{FLOW[0]}} reply; test \"$reply\" = {word}"
+        )
+    };
+    pod.ok(&say("early"))?;
     std::thread::sleep(PAST);
-    pod.ok("echo late >&9; read -t 5 -u 9 reply; test \"$reply\" = late")?;
+    pod.ok(&say("late"))?;
     let again = pod.sh(&format!(
-        "exec 7<>/dev/udp/{}/5001; echo new >&7; read -t 1.5 -u 7 reply",
+        "echo new | timeout 3 socat -t1 - UDP4:{}:5001",
         at::BRIEF
     ))?;
-    ensure!(again.status != 0, "a new flow is refused: {again:?}");
+    ensure!(
+        !again.stdout.contains("new"),
+        "a new flow is refused: {again:?}"
+    );
     drop(server);
     pod.finish()?.expect(0)?;
     Ok(())

@@ -48,7 +48,7 @@ impl Machine {
                 lines("ip", &["-6", "route", "show", "table", "all"])?,
             ),
             ("qdiscs", lines("tc", &["qdisc", "show"])?),
-            ("nft", lines("nft", &["list", "ruleset"])?),
+            ("nft", lines("nft", &["-s", "list", "ruleset"])?),
             ("sysctls", sysctls(host)?),
             ("bpffs", files(Path::new("/sys/fs/bpf"))),
             ("mounts", mounts()?),

@@ -34,6 +34,9 @@ pub fn wire(a: End<'_>, b: End<'_>) -> Result<()> {
         b.netns.name(),
     ])?;
     for end in [a, b] {
+        // The kernel's own link-local address is usable at once too.
+        end.netns
+            .sysctl(&format!("net.ipv6.conf.{}.dad_transmits", end.name), "0")?;
         for address in end.addresses {
             add_address(end.netns, end.name, address)?;
         }

@@ -15,6 +15,7 @@ mod zone;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use tempfile::TempDir;
@@ -24,6 +25,7 @@ pub use zone::race_name;
 
 use crate::capture::{Capture, Packet};
 use crate::link::{End, add_address, wire};
+use crate::wait::until_true;
 use crate::{Netns, Process, Run, tools};
 
 /// Both namespaces and everything that runs in them.
@@ -137,6 +139,9 @@ fn connect(host: &Netns, world: &Netns) -> Result<()> {
             addresses: &[&format!("{HOST4}/24"), &format!("{HOST6}/64")],
         },
     )?;
+    for (netns, link) in [(world, "uplink"), (host, "eth0")] {
+        link_local_settled(netns, link)?;
+    }
     for address in address::ALL {
         let length = if address.contains(':') { 128 } else { 32 };
         add_address(world, "lo", &format!("{address}/{length}"))?;
@@ -147,6 +152,20 @@ fn connect(host: &Netns, world: &Netns) -> Result<()> {
     host.ip(&["route", "add", "default", "via", UPLINK4])?;
     host.ip(&["-6", "route", "add", "default", "via", UPLINK6])?;
     Ok(())
+}
+
+/// Waits until the kernel has given a link its own IPv6 address and is done with it: what a test
+/// compares later must not be still moving.
+fn link_local_settled(netns: &Netns, link: &str) -> Result<()> {
+    until_true(
+        Duration::from_secs(10),
+        &format!("the link-local address of {link}"),
+        || {
+            netns
+                .ip(&["-6", "-o", "address", "show", "dev", link, "scope", "link"])
+                .is_ok_and(|text| text.contains("fe80:") && !text.contains("tentative"))
+        },
+    )
 }
 
 fn readable_by_all(directory: &Path) -> Result<()> {
