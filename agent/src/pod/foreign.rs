@@ -1,6 +1,6 @@
 //! Accept rules in other people's nftables chains.
 //!
-//! In:  `nft -j list ruleset`, the pod's link, the resolvers.
+//! In:  nft's listing, the pod's link, the resolvers.
 //! Out: rules at the head of chains that would drop the pod's packets, tagged with their owner; and their removal.
 //! Not here: chains managed by iptables, where iptables exists (`xtables`).
 //!
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{PodError, owner::Owner, tools, xtables};
+use super::{PodError, owner::Owner, slots::LINK_PREFIX, tools, xtables};
 
 /// What to let through.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub(crate) fn open(passage: &Passage<'_>, owner: &Owner) -> Result<(), PodError>
             continue;
         }
         if let Err(error) = tools::nft_json(&rules) {
-            if ruleset.owned_by_process(&chain) {
+            if error.to_string().contains("Operation not permitted") {
                 // The kernel lets nobody but that process change the table; whether it drops us is its business.
                 tracing::warn!(
                     "table {} {} belongs to another process and cannot be changed: {error}",
@@ -114,27 +114,24 @@ impl Chain {
     }
 }
 
-#[derive(Debug, Deserialize)]
+/// The base chains of others on the hooks that concern us, with their rules.
+#[derive(Debug, Default)]
 struct Ruleset {
+    chains: Vec<ChainObject>,
+    rules: Vec<RuleObject>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
     nftables: Vec<Object>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Object {
-    #[serde(default)]
-    table: Option<TableObject>,
     #[serde(default)]
     chain: Option<ChainObject>,
     #[serde(default)]
     rule: Option<RuleObject>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TableObject {
-    family: String,
-    name: String,
-    #[serde(default)]
-    flags: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,33 +156,54 @@ struct RuleObject {
 }
 
 impl Ruleset {
+    /// Chain by chain: nft up to 1.0.6 writes broken JSON for tables with flags, and `list ruleset` stops there.
     fn read() -> Result<Self, PodError> {
-        // Terse: the elements of a large set are nobody's concern here.
-        let text = tools::output(&tools::nft()?, &["-j", "-a", "-t", "list", "ruleset"])?;
-        Self::parse(&text)
+        let nft = tools::nft()?;
+        let mut ruleset = Self::default();
+        ruleset.add(&tools::output(&nft, &["-j", "-t", "list", "chains"])?)?;
+        ruleset.chains.retain(ChainObject::concerns_us);
+        let mut rules = Self::default();
+        for chain in &ruleset.chains {
+            // Terse: the elements of a large set are nobody's concern here.
+            let words = [
+                "-j",
+                "-a",
+                "-t",
+                "list",
+                "chain",
+                &chain.family,
+                &chain.table,
+                &chain.name,
+            ];
+            match tools::output(&nft, &words) {
+                Ok(text) => rules.add(&text)?,
+                // Gone between the two calls, or named by a word of nft's language.
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+        ruleset.rules = rules.rules;
+        Ok(ruleset)
     }
 
-    fn parse(text: &str) -> Result<Self, PodError> {
+    fn add(&mut self, text: &str) -> Result<(), PodError> {
         if text.trim().is_empty() {
-            return Ok(Self {
-                nftables: Vec::new(),
-            });
+            return Ok(());
         }
-        serde_json::from_str(text).map_err(|error| PodError::Firewall {
-            command: "nft -j list ruleset".to_owned(),
+        let answer: Answer = serde_json::from_str(text).map_err(|error| PodError::Firewall {
+            command: "nft -j list".to_owned(),
             reason: format!("unreadable answer: {error}"),
-        })
+        })?;
+        for object in answer.nftables {
+            self.chains.extend(object.chain);
+            self.rules.extend(object.rule);
+        }
+        Ok(())
     }
 
     /// Forward chains that drop by default or have rules, and input chains that drop by default.
     fn obstacles(&self) -> Vec<Chain> {
-        let chains = self
-            .nftables
+        self.chains
             .iter()
-            .filter_map(|object| object.chain.as_ref());
-        chains
-            .filter(|chain| matches!(chain.family.as_str(), "ip" | "ip6" | "inet"))
-            .filter(|chain| !self.is_ours(&chain.family, &chain.table))
             .filter_map(|chain| {
                 let drops = chain.policy.as_deref() == Some("drop");
                 let hook = match chain.hook.as_deref()? {
@@ -204,41 +222,35 @@ impl Ruleset {
     }
 
     fn has_rules(&self, chain: &ChainObject) -> bool {
-        let mut rules = self
-            .nftables
-            .iter()
-            .filter_map(|object| object.rule.as_ref());
+        let mut rules = self.rules.iter();
         rules.any(|rule| {
             rule.family == chain.family && rule.table == chain.table && rule.chain == chain.name
         })
     }
 
-    /// Tables of this and other runs, which are named like their links.
-    fn is_ours(&self, family: &str, table: &str) -> bool {
-        let slot = table.strip_prefix(super::slots::LINK_PREFIX);
-        family == "inet"
-            && slot.is_some_and(|slot| !slot.is_empty() && slot.bytes().all(|b| b.is_ascii_digit()))
-    }
-
-    fn owned_by_process(&self, chain: &Chain) -> bool {
-        self.nftables
-            .iter()
-            .filter_map(|object| object.table.as_ref())
-            .filter(|table| table.family == chain.family && table.name == chain.table)
-            .any(|table| table.flags.to_string().contains("owner"))
-    }
-
     fn tagged(&self, wanted: &dyn Fn(&Owner) -> bool) -> Vec<&RuleObject> {
-        let rules = self
-            .nftables
+        self.rules
             .iter()
-            .filter_map(|object| object.rule.as_ref());
-        rules
             .filter(|rule| {
                 let owner = rule.comment.as_deref().and_then(Owner::from_tag);
                 owner.is_some_and(|owner| wanted(&owner))
             })
             .collect()
+    }
+}
+
+impl ChainObject {
+    fn concerns_us(&self) -> bool {
+        matches!(self.family.as_str(), "ip" | "ip6" | "inet")
+            && matches!(self.hook.as_deref(), Some("forward" | "input"))
+            && !self.is_ours()
+    }
+
+    /// Tables of this and other runs are named like their links.
+    fn is_ours(&self) -> bool {
+        let slot = self.table.strip_prefix(LINK_PREFIX);
+        self.family == "inet"
+            && slot.is_some_and(|slot| !slot.is_empty() && slot.bytes().all(|b| b.is_ascii_digit()))
     }
 }
 

@@ -24,6 +24,13 @@ const RULESET: &str = r#"{"nftables": [
   {"rule": {"family": "inet", "table": "filter", "chain": "forward", "handle": 23, "comment": "something else", "expr": []}}
 ]}"#;
 
+fn ruleset(text: &str) -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    ruleset.add(text).unwrap();
+    ruleset.chains.retain(ChainObject::concerns_us);
+    ruleset
+}
+
 fn passage<'a>(resolvers: &'a [SocketAddr]) -> Passage<'a> {
     Passage {
         link: "namegate0",
@@ -34,7 +41,7 @@ fn passage<'a>(resolvers: &'a [SocketAddr]) -> Passage<'a> {
 
 #[test]
 fn obstacles_are_chains_that_drop_or_have_rules() {
-    let ruleset = Ruleset::parse(RULESET).unwrap();
+    let ruleset = ruleset(RULESET);
     let found: Vec<_> = ruleset
         .obstacles()
         .into_iter()
@@ -51,19 +58,8 @@ fn obstacles_are_chains_that_drop_or_have_rules() {
 }
 
 #[test]
-fn a_table_of_another_process_is_recognised() {
-    let ruleset = Ruleset::parse(RULESET).unwrap();
-    let owned: Vec<_> = ruleset
-        .obstacles()
-        .iter()
-        .map(|chain| ruleset.owned_by_process(chain))
-        .collect();
-    assert_eq!(owned, [false, false, true]);
-}
-
-#[test]
 fn only_the_rules_of_the_asked_owner_are_removed() {
-    let ruleset = Ruleset::parse(RULESET).unwrap();
+    let ruleset = ruleset(RULESET);
     let handles: Vec<_> = ruleset
         .tagged(&|owner| owner.pid == 5)
         .iter()
@@ -108,6 +104,8 @@ fn an_input_rule_names_the_resolver_in_its_own_family() {
 
 #[test]
 fn broken_output_is_an_error_and_no_ruleset_is_empty() {
-    assert!(Ruleset::parse("{").is_err());
-    assert!(Ruleset::parse("").unwrap().obstacles().is_empty());
+    // What nft 1.0.6 writes for a table with flags.
+    let broken = r#"{"nftables": [{"table": {"family": "inet", "name": "namegate0", "handle": 12, "flags": "#;
+    assert!(Ruleset::default().add(broken).is_err());
+    assert!(ruleset("").obstacles().is_empty());
 }

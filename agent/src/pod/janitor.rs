@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::signal::Signal,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -51,6 +54,15 @@ impl Janitor {
                 what: "the janitor",
                 source,
             })?;
+        // Every other child of namegate keeps the pipe open too: an nft that is still inserting when namegate is
+        // killed has then finished before the janitor looks.
+        if let Some(pipe) = &child.stdin {
+            let failed = |errno: nix::Error| PodError::Start {
+                what: "the janitor",
+                source: errno.into(),
+            };
+            fcntl(pipe, FcntlArg::F_SETFD(FdFlag::empty())).map_err(failed)?;
+        }
         Ok(Self { child })
     }
 
