@@ -1,6 +1,6 @@
 //! Random policies, every packet: the compiled entries against reading the rules one by one.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::LazyLock};
 
 use identity::{AddressBook, IdentityId, Label, LabelSet, LocalIdentities, reserved};
 use policy::{
@@ -190,15 +190,17 @@ fn peers() -> Vec<Fact> {
         "2001:db9::1",
     ] {
         let address: IpAddr = address.parse().unwrap();
-        for names in [
-            vec![],
-            vec!["a.test"],
-            vec!["b.a.test"],
-            vec!["a.test", "x.other"],
-        ] {
+        // A learned address inside a prefix, and one outside of every prefix, are enough.
+        let names: &[&[&str]] = match address {
+            IpAddr::V4(v4) if v4.octets()[3] == 9 || v4.octets()[0] == 198 => {
+                &[&[], &["a.test"], &["b.a.test"], &["a.test", "x.other"]]
+            }
+            _ => &[&[]],
+        };
+        for names in names {
             facts.push(Fact::Outside(
                 address,
-                names.into_iter().map(name).collect(),
+                names.iter().map(|n| name(n)).collect(),
             ));
         }
     }
@@ -287,6 +289,8 @@ impl Datapath {
 }
 
 /// Every packet that could make a difference.
+static PACKETS: LazyLock<Vec<Packet>> = LazyLock::new(packets);
+
 fn packets() -> Vec<Packet> {
     let mut packets = Vec::new();
     for direction in [Direction::Ingress, Direction::Egress] {
@@ -311,7 +315,7 @@ fn packets() -> Vec<Packet> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(90))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn entries_decide_what_the_rules_say(text in policies()) {
@@ -319,9 +323,9 @@ proptest! {
         let subject = pod("a", Some("x"));
         let datapath = Datapath::new(&parsed.policies, &subject);
         let naive = Situation { policies: &parsed.policies, subject, cluster: CLUSTER, allow_local_host: true };
-        for packet in packets() {
-            let expected = naive.judge(&packet);
-            prop_assert_eq!(datapath.judge(&packet), expected, "{}\n{:?}\n{:#?}", &text, &packet, &datapath.policy);
+        for packet in PACKETS.iter() {
+            let expected = naive.judge(packet);
+            prop_assert_eq!(datapath.judge(packet), expected, "{}\n{:?}\n{:#?}", &text, &packet, &datapath.policy);
             if expected != Judgement::Redirected {
                 continue;
             }
@@ -336,7 +340,7 @@ proptest! {
                 let verdict = datapath.policy.may_ask_learned(
                     datapath.address_identity(&packet.peer), &learned,
                     packet.proto == Protocol::Tcp, packet.port, &asked);
-                prop_assert_eq!(verdict.is_allowed(), naive.may_ask(&packet, &asked),
+                prop_assert_eq!(verdict.is_allowed(), naive.may_ask(packet, &asked),
                     "{}\n{:?} asks {}\n{:#?}", &text, &packet, &asked, &datapath.policy.dns_rules);
             }
         }
@@ -379,8 +383,8 @@ proptest! {
         let forward = Datapath::new(&parsed, &subject);
         parsed.reverse();
         let backward = Datapath::new(&parsed, &subject);
-        for packet in packets() {
-            prop_assert_eq!(forward.judge(&packet), backward.judge(&packet));
+        for packet in PACKETS.iter() {
+            prop_assert_eq!(forward.judge(packet), backward.judge(packet));
         }
     }
 }

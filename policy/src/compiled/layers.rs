@@ -66,3 +66,57 @@ pub(crate) fn lookup<R>(layers: &[Layer<R>], l4: L4) -> Option<&Layer<R>> {
         .filter(|layer| layer.l4.covers(l4))
         .max_by_key(|layer| layer.l4.specificity())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compiled::{PortPrefix, Protocol};
+
+    fn l4() -> impl Strategy<Value = L4> {
+        let proto = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+        prop_oneof![
+            Just(L4::Any),
+            (proto, 0u16..4, 12u8..=16).prop_map(|(proto, port, len)| {
+                let ports = PortPrefix::split(port << 2, (port << 2) + (1 << (16 - len)) - 1);
+                L4::new(proto, ports[0])
+            }),
+        ]
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            Just(Action::Allow),
+            Just(Action::Deny),
+            Just(Action::RedirectDns)
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_longest_prefix_decides_what_all_of_them_decide(
+            layers in proptest::collection::vec((l4(), action()), 0..12))
+        {
+            let layers: Vec<_> = layers.into_iter().enumerate().map(|(rule, (l4, action))| Layer {
+                l4, action, precedence: Precedence::of(action), rules: vec![rule],
+            }).collect();
+            let resolved = resolve(layers.clone());
+            for proto in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                for port in 0..40 {
+                    let packet = L4::port(proto, port);
+                    let strongest = layers.iter().filter(|l| l.l4.covers(packet)).map(|l| l.precedence).max();
+                    let rules: Vec<_> = layers.iter()
+                        .filter(|l| l.l4.covers(packet) && Some(l.precedence) == strongest)
+                        .flat_map(|l| l.rules.clone())
+                        .collect();
+                    let found = lookup(&resolved, packet);
+                    prop_assert_eq!(found.map(|l| l.precedence), strongest);
+                    prop_assert_eq!(found.map_or(vec![], |l| l.rules.clone()), rules);
+                }
+            }
+        }
+    }
+}
