@@ -17,7 +17,7 @@ use fqdn_ebpf_common::{
     fragment::{DatagramKey, Ports},
     ipcache::Entry,
     learned::{Learned, LearnedKey},
-    packet::Bytes,
+    packet::{self, Bytes},
     path::Env,
     policy::{FULL_BITS, PolicyEntry, PolicyKey},
     reason::DropReason,
@@ -94,6 +94,29 @@ impl Bytes for Skb {
     fn len(&self) -> u32 {
         // SAFETY: the kernel passed this context to the program.
         unsafe { (*self.raw).len }
+    }
+
+    #[inline(always)]
+    fn v4_options(&self, length: u32) -> Result<(), DropReason> {
+        // SAFETY: the context is the program's own.
+        match unsafe { v4_options(self.raw, length) } {
+            0 => Ok(()),
+            number => Err(u8::try_from(number)
+                .ok()
+                .and_then(DropReason::from_number)
+                .unwrap_or(DropReason::InvalidPacket)),
+        }
+    }
+}
+
+/// Looks through IPv4 options; 0, or the number of the reason to drop. A global function: the
+/// verifier walks it once, not once for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn v4_options(raw: *mut __sk_buff, length: u32) -> u32 {
+    match packet::v4_options(&Skb { raw }, length) {
+        Ok(()) => 0,
+        Err(reason) => u32::from(reason.number()),
     }
 }
 

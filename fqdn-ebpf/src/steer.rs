@@ -34,58 +34,67 @@ const CURRENT_NETNS: u64 = -1_i32 as i64 as u64;
 const TIME_WAIT: u32 = 6;
 const LISTEN: u32 = 10;
 
-/// Addresses and ports of a socket look-up, in network order.
-#[repr(C)]
-union Tuple {
-    v4: Tuple4,
-    v6: Tuple6,
+/// Addresses and ports of a socket look-up (`struct bpf_sock_tuple`), as words in network order.
+/// Words and not a union: every byte the verifier looks at must have been written.
+struct Tuple {
+    words: [u32; 9],
+    is_v4: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Tuple4 {
-    source: u32,
-    destination: u32,
-    source_port: u16,
-    destination_port: u16,
-}
+const _: () = assert!(size_of::<[u32; 9]>() == size_of::<bpf_sock_tuple>());
 
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Tuple6 {
-    source: [u32; 4],
-    destination: [u32; 4],
-    source_port: u16,
-    destination_port: u16,
-}
-
-const _: () = assert!(size_of::<Tuple>() == size_of::<bpf_sock_tuple>());
+/// Bytes of the IPv4 and IPv6 variant.
+const SIZE_V4: u32 = 12;
+const SIZE_V6: u32 = 36;
 
 const LOCALHOST_V4: Addr = Addr::v4([127, 0, 0, 1]);
 const LOCALHOST_V6: Addr = Addr::v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
 impl Tuple {
     #[inline(always)]
-    fn new(source: Addr, source_port: u16, destination: Addr, destination_port: u16) -> (Self, u32) {
-        let (source_port, destination_port) = (source_port.to_be(), destination_port.to_be());
+    fn new(source: Addr, source_port: u16, destination: Addr, destination_port: u16) -> Self {
+        let ports = u32::from(source_port.to_be()) | u32::from(destination_port.to_be()) << 16;
+        let [a, b, c, d] = source.words();
+        let [e, f, g, h] = destination.words();
         if source.is_v4() {
-            let [.., source] = source.words();
-            let [.., destination] = destination.words();
-            let v4 = Tuple4 {
-                source,
-                destination,
-                source_port,
-                destination_port,
-            };
-            (Self { v4 }, size_of::<Tuple4>() as u32)
+            Self {
+                words: [d, h, ports, 0, 0, 0, 0, 0, 0],
+                is_v4: true,
+            }
         } else {
-            let v6 = Tuple6 {
-                source: source.words(),
-                destination: destination.words(),
-                source_port,
-                destination_port,
-            };
-            (Self { v6 }, size_of::<Tuple6>() as u32)
+            Self {
+                words: [a, b, c, d, e, f, g, h, ports],
+                is_v4: false,
+            }
+        }
+    }
+
+    /// The TCP socket for these addresses and ports, of whatever state; with a reference.
+    #[inline(always)]
+    fn tcp(&mut self, skb: &Skb) -> *mut bpf_sock {
+        // The size is spelled out in each branch: the verifier must see a constant.
+        // SAFETY: the words live on the stack and the size is at most theirs.
+        unsafe {
+            let (skb, words) = (skb.raw().cast(), self.words.as_mut_ptr().cast());
+            if self.is_v4 {
+                bpf_skc_lookup_tcp(skb, words, SIZE_V4, CURRENT_NETNS, 0)
+            } else {
+                bpf_skc_lookup_tcp(skb, words, SIZE_V6, CURRENT_NETNS, 0)
+            }
+        }
+    }
+
+    /// The UDP socket for these addresses and ports; with a reference.
+    #[inline(always)]
+    fn udp(&mut self, skb: &Skb) -> *mut bpf_sock {
+        // SAFETY: as above.
+        unsafe {
+            let (skb, words) = (skb.raw().cast(), self.words.as_mut_ptr().cast());
+            if self.is_v4 {
+                bpf_sk_lookup_udp(skb, words, SIZE_V4, CURRENT_NETNS, 0)
+            } else {
+                bpf_sk_lookup_udp(skb, words, SIZE_V6, CURRENT_NETNS, 0)
+            }
         }
     }
 }
@@ -99,36 +108,16 @@ pub(crate) fn to_proxy(
     packet: &Packet,
 ) -> Result<Steered, DropReason> {
     let localhost = if packet.source.is_v4() { LOCALHOST_V4 } else { LOCALHOST_V6 };
-    let (mut listener, size) = Tuple::new(
+    let mut listener = Tuple::new(
         packet.source,
         packet.source_port,
         localhost,
         config.listener_port(endpoint.id()),
     );
     if packet.protocol == protocol::UDP {
-        // SAFETY: the tuple lives on the stack and `size` is that of its variant.
-        let socket = unsafe {
-            bpf_sk_lookup_udp(
-                skb.raw().cast(),
-                (&raw mut listener).cast(),
-                size,
-                CURRENT_NETNS,
-                0,
-            )
-        };
-        assign_listener(skb, config, socket)?;
+        assign_listener(skb, config, listener.udp(skb))?;
     } else if !assign_connection(skb, config, packet)? {
-        // SAFETY: as above.
-        let socket = unsafe {
-            bpf_skc_lookup_tcp(
-                skb.raw().cast(),
-                (&raw mut listener).cast(),
-                size,
-                CURRENT_NETNS,
-                0,
-            )
-        };
-        assign_listener(skb, config, socket)?;
+        assign_listener(skb, config, listener.tcp(skb))?;
     }
     skb.set_mark(config.steered(skb.mark()));
     match endpoint.bridge() {
@@ -166,16 +155,13 @@ fn assign_listener(skb: &Skb, config: &Config, socket: *mut bpf_sock) -> Result<
 /// Gives the packet to its connection's socket; false when the proxy has none.
 #[inline(always)]
 fn assign_connection(skb: &Skb, config: &Config, packet: &Packet) -> Result<bool, DropReason> {
-    let (mut tuple, size) = Tuple::new(
+    let socket = Tuple::new(
         packet.source,
         packet.source_port,
         packet.destination,
         packet.destination_port,
-    );
-    // SAFETY: the tuple lives on the stack and `size` is that of its variant.
-    let socket = unsafe {
-        bpf_skc_lookup_tcp(skb.raw().cast(), (&raw mut tuple).cast(), size, CURRENT_NETNS, 0)
-    };
+    )
+    .tcp(skb);
     if socket.is_null() {
         return Ok(false);
     }
@@ -205,11 +191,7 @@ fn assign_connection(skb: &Skb, config: &Config, packet: &Packet) -> Result<bool
 #[inline(always)]
 fn foreign_listener(skb: &Skb, config: &Config, packet: &Packet) -> bool {
     // Port 0 belongs to no connection, so only a listener can be found.
-    let (mut tuple, size) = Tuple::new(packet.source, 0, packet.destination, packet.destination_port);
-    // SAFETY: the tuple lives on the stack and `size` is that of its variant.
-    let socket = unsafe {
-        bpf_skc_lookup_tcp(skb.raw().cast(), (&raw mut tuple).cast(), size, CURRENT_NETNS, 0)
-    };
+    let socket = Tuple::new(packet.source, 0, packet.destination, packet.destination_port).tcp(skb);
     if socket.is_null() {
         return false;
     }

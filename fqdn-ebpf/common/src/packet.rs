@@ -18,6 +18,18 @@ pub trait Bytes {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Looks through IPv4 options: [`v4_options`], which the kernel verifies as a function of its
+    /// own, because its loop multiplies whatever is verified with it.
+    ///
+    /// # Errors
+    /// Source routing, or options that do not add up.
+    fn v4_options(&self, length: u32) -> Result<(), DropReason>
+    where
+        Self: Sized,
+    {
+        v4_options(self, length)
+    }
 }
 
 /// Length of the Ethernet header.
@@ -221,7 +233,7 @@ pub fn ipv4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
         return Err(DropReason::InvalidPacket);
     }
     if length > 20 {
-        options(bytes, length)?;
+        bytes.v4_options(length)?;
     }
     let fragment = u16::from_be_bytes([f0, f1]);
     let offset = fragment & 0x1fff;
@@ -244,9 +256,12 @@ pub fn ipv4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// Refuses source routing. Kept apart so that the rare case costs the common one nothing.
-#[inline(never)]
-fn options(bytes: &impl Bytes, length: u32) -> Result<(), DropReason> {
+/// Refuses source routing in a header of this length.
+///
+/// # Errors
+/// Source routing, or options that do not add up.
+#[inline(always)]
+pub fn v4_options(bytes: &impl Bytes, length: u32) -> Result<(), DropReason> {
     let mut at = 20_u32;
     // Forty bytes of options hold at most forty options.
     for _ in 0..40 {

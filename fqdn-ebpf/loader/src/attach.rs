@@ -1,0 +1,158 @@
+//! Attaching both programs to the host side of a veth pair, and detaching them.
+//!
+//! In:  an interface of the calling thread's network namespace, and the way: tcx or clsact.
+//! Out: [`Attached`], which detaches when it is dropped.
+//! Not here: which interface (`agent`).
+
+use std::{fs::File, thread};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
+};
+use nix::sched::{CloneFlags, setns};
+
+use crate::{AttachError, error::{chain, os_error}};
+
+/// How to attach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Attach {
+    /// tcx where the kernel has it (Linux 6.6), else clsact.
+    #[default]
+    Auto,
+    /// tcx only.
+    Tcx,
+    /// clsact only.
+    Clsact,
+}
+
+/// Both programs at one interface, until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it detaches the programs"]
+pub struct Attached {
+    links: Vec<SchedClassifierLink>,
+    how: &'static str,
+    /// Where the interface is: clsact filters are removed by netlink, in their namespace.
+    namespace: Option<File>,
+}
+
+impl Attached {
+    /// `tcx` or `clsact`.
+    pub const fn how(&self) -> &'static str {
+        self.how
+    }
+}
+
+/// One program and where it goes.
+pub(crate) struct Hook<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'a mut SchedClassifier,
+    pub(crate) at: TcAttachType,
+}
+
+pub(crate) fn attach(hooks: [Hook<'_>; 2], interface: &str, how: Attach) -> Result<Attached, AttachError> {
+    let [one, two] = hooks;
+    if how != Attach::Clsact {
+        match tcx(&mut [&mut *one.program, &mut *two.program], [one.at, two.at], interface) {
+            Ok(links) => {
+                return Ok(Attached {
+                    links,
+                    how: "tcx",
+                    namespace: None,
+                });
+            }
+            Err(error) if is_no_interface(&error) => {
+                return Err(AttachError::NoInterface(interface.to_owned()));
+            }
+            Err(error) if how == Attach::Tcx => {
+                return Err(AttachError::Failed {
+                    program: one.name,
+                    interface: interface.to_owned(),
+                    how: "tcx",
+                    reason: chain(&error),
+                });
+            }
+            // Older kernels do not know the attach type.
+            Err(_) => {}
+        }
+    }
+    clsact([one, two], interface)
+}
+
+fn tcx(
+    programs: &mut [&mut SchedClassifier; 2],
+    at: [TcAttachType; 2],
+    interface: &str,
+) -> Result<Vec<SchedClassifierLink>, ProgramError> {
+    let mut links = Vec::new();
+    for (program, at) in programs.iter_mut().zip(at) {
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(interface, at, first)?;
+        links.push(program.take_link(id)?);
+    }
+    Ok(links)
+}
+
+fn clsact(hooks: [Hook<'_>; 2], interface: &str) -> Result<Attached, AttachError> {
+    let namespace = File::open("/proc/thread-self/ns/net").map_err(AttachError::Namespace)?;
+    let failed = |program, reason| AttachError::Failed {
+        program,
+        interface: interface.to_owned(),
+        how: "clsact",
+        reason,
+    };
+    let [first, ..] = &hooks;
+    if let Err(error) = qdisc_add_clsact(interface)
+        && !matches!(error, aya::programs::TcError::AlreadyAttached)
+    {
+        if is_no_interface(&error) {
+            return Err(AttachError::NoInterface(interface.to_owned()));
+        }
+        return Err(failed(first.name, chain(&error)));
+    }
+    let mut attached = Attached {
+        links: Vec::new(),
+        how: "clsact",
+        namespace: Some(namespace),
+    };
+    for Hook { name, program, at } in hooks {
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority: 1,
+            ..NlOptions::default()
+        });
+        let link = program
+            .attach_with_options(interface, at, options)
+            .and_then(|id| program.take_link(id))
+            .map_err(|error| failed(name, chain(&error)))?;
+        attached.links.push(link);
+    }
+    Ok(attached)
+}
+
+fn is_no_interface(error: &(dyn std::error::Error + 'static)) -> bool {
+    const ENODEV: i32 = 19;
+    os_error(error).and_then(std::io::Error::raw_os_error) == Some(ENODEV)
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let links = std::mem::take(&mut self.links);
+        match self.namespace.take() {
+            // A tcx link is a descriptor: closing it detaches, wherever this thread is.
+            None => drop(links),
+            // Netlink works in the thread's namespace, and this may be another thread.
+            Some(namespace) => {
+                let detach = move || {
+                    if setns(&namespace, CloneFlags::CLONE_NEWNET).is_ok() {
+                        drop(links);
+                    } else {
+                        // In the wrong namespace the request would hit another interface.
+                        std::mem::forget(links);
+                    }
+                };
+                // A panic there leaves a filter behind, which drops everything once the maps go.
+                let _ = thread::spawn(detach).join();
+            }
+        }
+    }
+}
