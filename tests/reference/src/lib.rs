@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ledger;
 pub mod pattern;
 pub mod policy;
 

@@ -91,6 +91,17 @@ impl Entry {
         });
     }
 
+    /// Remembers a name that led here, in place of the oldest when there are `limit`.
+    pub(super) fn name(&mut self, name: &Fqdn, limit: usize) {
+        if limit == 0 || self.names.contains(name) {
+            return;
+        }
+        if self.names.len() >= limit {
+            self.names.remove(0);
+        }
+        self.names.push(name.clone());
+    }
+
     /// Makes one row of the two that end first, with the earlier end. Sixteen different sets on
     /// one address take a policy written for the purpose.
     fn fold(&mut self) {
@@ -127,34 +138,17 @@ impl Entry {
 
     /// What LEARNED shall hold; empty when nothing is open.
     pub(super) fn slots(&self, now: Moment) -> Slots {
-        let mut live: SmallVec<[&Row; MAX_ROWS]> =
-            self.rows.iter().filter(|row| row.expires > now).collect();
-        if live.len() > MAX_SLOTS {
-            // The set breaks ties, so that equal entries have equal slots.
-            live.sort_by(|a, b| b.expires.cmp(&a.expires).then_with(|| a.set.cmp(&b.set)));
-            let enough = now.after(REFRESH_AHEAD);
-            while live.len() > MAX_SLOTS && live.last().is_some_and(|row| row.expires <= enough) {
-                live.pop();
-            }
-        }
-        let (own, shared) = if live.len() > MAX_SLOTS {
-            live.split_at(MAX_SLOTS - 1)
-        } else {
-            (&live[..], &[][..])
-        };
+        let Share { own, shared } = self.share(now);
+        let slot = |set: SelectorSet, expires| LearnedSlot { set, expires };
         let mut slots: Slots = own
             .iter()
-            .map(|row| LearnedSlot {
-                set: row.set.clone(),
-                expires: row.expires,
-            })
+            .map(|row| slot(row.set.clone(), row.expires))
             .collect();
         if let Some(expires) = shared.iter().map(|row| row.expires).min() {
             let set = SelectorSet::new(shared.iter().flat_map(|row| row.set.iter()));
-            match slots.iter_mut().find(|slot| slot.set == set) {
-                // The union is a set of its own already, and that one lasts longer.
-                Some(slot) => slot.expires = slot.expires.max(expires),
-                None => slots.push(LearnedSlot { set, expires }),
+            // If the union is a set of its own already, that one lasts longer.
+            if slots.iter().all(|slot| slot.set != set) {
+                slots.push(slot(set, expires));
             }
         }
         slots
@@ -164,10 +158,34 @@ impl Entry {
     /// shared slot does.
     pub(super) fn look_again(&self, now: Moment) -> Moment {
         let last = self.rows.iter().map(|row| row.expires).max().unwrap_or(now);
-        if self.rows.len() <= MAX_SLOTS {
-            return last;
-        }
-        let ends = self.slots(now).iter().map(|slot| slot.expires).min();
+        let shared = self.share(now).shared;
+        let ends = shared.iter().map(|row| row.expires).min();
         ends.map_or(last, |ends| ends.before(REFRESH_AHEAD).min(last))
     }
+
+    /// Which rows have a slot of their own and which share one. Every row that shares lasts
+    /// longer than `REFRESH_AHEAD`.
+    fn share(&self, now: Moment) -> Share<'_> {
+        let mut own: SmallVec<[&Row; MAX_SLOTS]> =
+            self.rows.iter().filter(|row| row.expires > now).collect();
+        let mut shared = SmallVec::new();
+        if own.len() > MAX_SLOTS {
+            // The set breaks ties, so that equal entries have equal slots.
+            own.sort_by(|a, b| b.expires.cmp(&a.expires).then_with(|| a.set.cmp(&b.set)));
+            let enough = now.after(REFRESH_AHEAD);
+            while own.len() > MAX_SLOTS && own.last().is_some_and(|row| row.expires <= enough) {
+                own.pop();
+            }
+            if own.len() > MAX_SLOTS {
+                shared = own.drain(MAX_SLOTS - 1..).collect();
+            }
+        }
+        Share { own, shared }
+    }
+}
+
+/// The rows of an entry, by how they are written.
+struct Share<'a> {
+    own: SmallVec<[&'a Row; MAX_SLOTS]>,
+    shared: SmallVec<[&'a Row; MAX_SLOTS]>,
 }

@@ -8,24 +8,23 @@
 //! endpoint does changes what another one holds. Every table is bounded per endpoint; at a bound
 //! the entry of that endpoint that was taught longest ago goes.
 
+mod book;
 mod entry;
 mod names;
 mod rematch;
+#[cfg(test)]
+mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::RandomState,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use identity::{EndpointId, SelectorSet};
-use lru::LruCache;
 use policy::fqdn::Fqdn;
 use smallvec::SmallVec;
 
 use crate::{BatchId, CacheRow, GrantChange, Learned, Limits, Moment, cache::Source};
+use book::{Book, Due, Queue};
 use entry::Entry;
-use names::{NameEntry, Names};
+use names::NameEntry;
 
 /// How many entries one run of the sweep looks at: a bound on the time it takes.
 const SWEEP: usize = 256;
@@ -67,37 +66,12 @@ pub(crate) enum LedgerError {
     Addresses { found: usize, limit: usize },
 }
 
-/// What one endpoint learned.
-#[derive(Debug)]
-struct Book {
-    addresses: LruCache<IpAddr, Entry, RandomState>,
-    names: Names,
-    unmatched: Names,
-}
-
-impl Default for Book {
-    fn default() -> Self {
-        Self {
-            addresses: LruCache::unbounded_with_hasher(RandomState::new()),
-            names: names::names(),
-            unmatched: names::names(),
-        }
-    }
-}
-
-/// What is looked at when its time comes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Due {
-    Address(EndpointId, IpAddr),
-    Name(EndpointId, Fqdn),
-}
-
 /// Everything learned.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     limits: Limits,
     books: BTreeMap<EndpointId, Book>,
-    due: BTreeSet<(Moment, Due)>,
+    due: Queue,
 }
 
 impl Ledger {
@@ -105,7 +79,7 @@ impl Ledger {
         Self {
             limits,
             books: BTreeMap::new(),
-            due: BTreeSet::new(),
+            due: Queue::new(),
         }
     }
 
@@ -152,18 +126,17 @@ impl Ledger {
         }
         // The lesson's own addresses were touched just now, so it is never them that go.
         let mut changes = Vec::with_capacity(puts.len());
-        while book.addresses.len() > self.limits.addresses_per_endpoint {
-            let Some((address, entry)) = book.addresses.pop_lru() else {
-                break;
-            };
-            self.due
-                .remove(&(entry.due, Due::Address(lesson.endpoint, address)));
-            changes.push(GrantChange::Remove {
-                endpoint: lesson.endpoint,
-                address,
-            });
-            undo.evicted.push(address);
-        }
+        undo.evicted = book.evict(
+            lesson.endpoint,
+            self.limits.addresses_per_endpoint,
+            &mut self.due,
+        );
+        let endpoint = lesson.endpoint;
+        let removals = undo.evicted.iter().map(|address| GrantChange::Remove {
+            endpoint,
+            address: *address,
+        });
+        changes.extend(removals);
         changes.append(&mut puts);
         Ok((changes, undo))
     }
@@ -411,13 +384,7 @@ impl Ledger {
             let Some(entry) = book.addresses.peek_mut(address) else {
                 continue;
             };
-            if entry.names.contains(&lesson.name) {
-                continue;
-            }
-            if entry.names.len() >= self.limits.names_per_address {
-                entry.names.remove(0);
-            }
-            entry.names.push(lesson.name.clone());
+            entry.name(&lesson.name, self.limits.names_per_address);
         }
         let mut is_new = false;
         let entry = book.names.get_or_insert_mut_ref(&lesson.name, || {
@@ -440,13 +407,13 @@ impl Ledger {
         self.due
             .insert((entry.due, Due::Name(lesson.endpoint, lesson.name.clone())));
         book.unmatched.pop(&lesson.name);
-        while book.names.len() > self.limits.names_per_endpoint {
-            let Some((name, entry)) = book.names.pop_lru() else {
-                break;
-            };
-            self.due
-                .remove(&(entry.due, Due::Name(lesson.endpoint, name)));
-        }
+        let limits = self.limits;
+        book.trim_names(
+            lesson.endpoint,
+            limits.names_per_endpoint,
+            limits.unmatched_names,
+            &mut self.due,
+        );
     }
 
     /// An entry's time has come: it is gone, or a shared slot needs to be written anew, or it
@@ -501,7 +468,7 @@ const UNMATCHED_ADDRESSES: usize = 16;
 
 /// Queues an entry under an earlier moment if a shared slot asks for it. A later moment is found
 /// out when the earlier one comes.
-fn requeue_earlier(due: &mut BTreeSet<(Moment, Due)>, entry: &mut Entry, key: Due, now: Moment) {
+fn requeue_earlier(due: &mut Queue, entry: &mut Entry, key: Due, now: Moment) {
     let wanted = entry.look_again(now);
     if wanted < entry.due {
         due.remove(&(entry.due, key.clone()));

@@ -38,7 +38,8 @@ impl NameEntry {
         }
     }
 
-    /// Adds where an answer led. Beyond `limit` the addresses that end first are forgotten.
+    /// Adds where an answer led; an address that an older answer keeps open longer stays as it is.
+    /// Beyond `limit` the addresses that end first are forgotten.
     pub(super) fn lead_to(
         &mut self,
         now: Moment,
@@ -46,12 +47,18 @@ impl NameEntry {
         expires: Moment,
         limit: usize,
     ) {
-        let mut sorted: SmallVec<[IpAddr; 4]> = addresses.into();
-        sorted.sort_unstable();
+        let mut new: SmallVec<[IpAddr; 4]> = addresses.into();
+        new.sort_unstable();
+        self.addresses.retain(|(address, ends)| {
+            *ends > now && (*ends > expires || new.binary_search(address).is_err())
+        });
+        let mut kept: SmallVec<[IpAddr; 4]> = self.addresses.iter().map(|(a, _)| *a).collect();
+        kept.sort_unstable();
+        let added = addresses
+            .iter()
+            .filter(|address| kept.binary_search(address).is_err());
         self.addresses
-            .retain(|(address, ends)| *ends > now && sorted.binary_search(address).is_err());
-        self.addresses
-            .extend(addresses.iter().map(|address| (*address, expires)));
+            .extend(added.map(|address| (*address, expires)));
         if self.addresses.len() > limit {
             self.addresses
                 .sort_by_key(|(_, ends)| std::cmp::Reverse(*ends));

@@ -8,19 +8,28 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use identity::{EndpointId, SelectorSet};
-use policy::compiled::EndpointPolicy;
+use policy::{compiled::EndpointPolicy, fqdn::Fqdn};
 
 use super::{
-    Due, Ledger, NameEntry,
+    Due, Ledger,
+    book::{Book, Queue},
     entry::{Entry, SLACK, Slots},
+    names::NameEntry,
 };
-use crate::{GrantChange, Learned, Moment};
+use crate::{GrantChange, Learned, Limits, Moment};
+
+/// A name leads to an address until `expires`; it matched `was`, and matches `set` from here on.
+struct Claim {
+    name: Fqdn,
+    was: SelectorSet,
+    set: SelectorSet,
+    expires: Moment,
+}
+
+type Claims = BTreeMap<IpAddr, Vec<Claim>>;
 
 impl Ledger {
     /// Matches everything the endpoint resolved against its new policy.
-    ///
-    /// Rows that a remembered name explains become what that name matches. Rows whose name was
-    /// forgotten keep those of their selectors that the policy still has.
     pub(crate) fn rematch(
         &mut self,
         now: Moment,
@@ -30,65 +39,89 @@ impl Ledger {
         let Some(book) = self.books.get_mut(&endpoint) else {
             return Vec::new();
         };
-        let before: BTreeMap<IpAddr, Slots> = book
+        let before = book
             .addresses
             .iter()
             .map(|(address, entry)| (*address, entry.slots(now)))
             .collect();
+        let claims = book.sort_names(now, endpoint, policy, &self.limits, &mut self.due);
+        book.rewrite_rows(now, policy, claims, self.limits.names_per_address);
+        book.agree(now, endpoint, &before, &self.limits, &mut self.due)
+    }
+}
 
-        // What the names say: for each address the old sets they explain and the new ones.
-        let mut said: BTreeMap<IpAddr, Vec<(SelectorSet, SelectorSet, Moment)>> = BTreeMap::new();
-        let mut matched: Vec<(_, NameEntry)> = Vec::new();
-        let mut unmatched: Vec<(_, NameEntry)> = Vec::new();
+impl Book {
+    /// Puts every name into the table it belongs to; hands out what the names claim.
+    fn sort_names(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        policy: &EndpointPolicy,
+        limits: &Limits,
+        queue: &mut Queue,
+    ) -> Claims {
+        let mut claims = Claims::new();
+        let mut matched: Vec<(Fqdn, NameEntry)> = Vec::new();
+        let mut unmatched: Vec<(Fqdn, NameEntry)> = Vec::new();
         while let Some((name, mut entry)) =
-            book.unmatched.pop_lru().or_else(|| book.names.pop_lru())
+            self.unmatched.pop_lru().or_else(|| self.names.pop_lru())
         {
-            let set = policy.selectors_matching(&name);
-            for (address, expires) in entry.addresses.iter().filter(|(_, ends)| *ends > now) {
-                said.entry(*address)
-                    .or_default()
-                    .push((entry.set.clone(), set.clone(), *expires));
-            }
             if !entry.set.is_empty() {
-                self.due
-                    .remove(&(entry.due, Due::Name(endpoint, name.clone())));
+                queue.remove(&(entry.due, Due::Name(endpoint, name.clone())));
             }
-            entry.set = set;
+            entry.addresses.retain(|(_, ends)| *ends > now);
+            if entry.addresses.is_empty() {
+                continue;
+            }
+            let was = std::mem::replace(&mut entry.set, policy.selectors_matching(&name));
+            for (address, expires) in &entry.addresses {
+                claims.entry(*address).or_default().push(Claim {
+                    name: name.clone(),
+                    was: was.clone(),
+                    set: entry.set.clone(),
+                    expires: *expires,
+                });
+            }
             if entry.set.is_empty() {
-                &mut unmatched
+                unmatched.push((name, entry));
             } else {
-                &mut matched
+                matched.push((name, entry));
             }
-            .push((name, entry));
         }
         matched.sort_by_key(|(_, entry)| entry.looked_up);
         unmatched.sort_by_key(|(_, entry)| entry.looked_up);
         for (name, mut entry) in matched {
             entry.due = entry.expires();
-            self.due
-                .insert((entry.due, Due::Name(endpoint, name.clone())));
-            book.names.put(name, entry);
+            queue.insert((entry.due, Due::Name(endpoint, name.clone())));
+            self.names.put(name, entry);
         }
         for (name, entry) in unmatched {
-            book.unmatched.put(name, entry);
+            self.unmatched.put(name, entry);
         }
-        while book.names.len() > self.limits.names_per_endpoint {
-            let Some((name, entry)) = book.names.pop_lru() else {
-                break;
-            };
-            self.due.remove(&(entry.due, Due::Name(endpoint, name)));
-        }
-        while book.unmatched.len() > self.limits.unmatched_names {
-            book.unmatched.pop_lru();
-        }
+        self.trim_names(
+            endpoint,
+            limits.names_per_endpoint,
+            limits.unmatched_names,
+            queue,
+        );
+        claims
+    }
 
-        for (address, entry) in &mut book.addresses {
-            let said = said.get(address).map_or(&[][..], Vec::as_slice);
-            let old = std::mem::take(&mut entry.rows);
-            for row in old {
-                let explained = said
+    /// Rows that a remembered name explains become what that name matches. Rows whose name was
+    /// forgotten keep those of their selectors that the policy still has.
+    fn rewrite_rows(
+        &mut self,
+        now: Moment,
+        policy: &EndpointPolicy,
+        claims: Claims,
+        names_per_address: usize,
+    ) {
+        for (address, entry) in &mut self.addresses {
+            let claims = claims.get(address).map_or(&[][..], Vec::as_slice);
+            for row in std::mem::take(&mut entry.rows) {
+                let explained = claims
                     .iter()
-                    .any(|(was, _, ends)| *was == row.set && ends.after(SLACK) >= row.expires);
+                    .any(|claim| claim.was == row.set && claim.expires.after(SLACK) >= row.expires);
                 let kept = row
                     .set
                     .retain(|selector| policy.selectors.get(selector).is_some());
@@ -97,39 +130,42 @@ impl Ledger {
                 }
             }
         }
-        for (address, said) in said {
-            for (_, set, expires) in said.into_iter().filter(|(_, set, _)| !set.is_empty()) {
-                book.addresses
-                    .get_or_insert_mut(address, || Entry::new(Moment::BOOT))
-                    .extend(now, &set, expires);
+        for (address, claims) in claims {
+            for claim in claims.into_iter().filter(|claim| !claim.set.is_empty()) {
+                // Looking again must not make an entry look recently taught.
+                if !self.addresses.contains(&address) {
+                    self.addresses.put(address, Entry::new(Moment::BOOT));
+                }
+                if let Some(entry) = self.addresses.peek_mut(&address) {
+                    entry.extend(now, &claim.set, claim.expires);
+                    entry.name(&claim.name, names_per_address);
+                }
             }
         }
-        self.agree(now, endpoint, &before)
     }
 
-    /// Queues the endpoint's entries anew, holds it to its quota, and finds what differs from
-    /// `before`. Removals come first: they make room.
+    /// Queues the entries anew, holds them to the quota, and finds what differs from `before`.
+    /// Removals come first: they make room.
     fn agree(
         &mut self,
         now: Moment,
         endpoint: EndpointId,
         before: &BTreeMap<IpAddr, Slots>,
+        limits: &Limits,
+        queue: &mut Queue,
     ) -> Vec<GrantChange> {
-        let Some(book) = self.books.get_mut(&endpoint) else {
-            return Vec::new();
-        };
         let mut puts = Vec::new();
         let mut gone: Vec<IpAddr> = Vec::new();
-        for (address, entry) in &mut book.addresses {
+        for (address, entry) in &mut self.addresses {
             let key = Due::Address(endpoint, *address);
-            self.due.remove(&(entry.due, key.clone()));
+            queue.remove(&(entry.due, key.clone()));
             let slots = entry.slots(now);
             if slots.is_empty() {
                 gone.push(*address);
                 continue;
             }
             entry.due = entry.look_again(now);
-            self.due.insert((entry.due, key));
+            queue.insert((entry.due, key));
             if before.get(address) != Some(&slots) {
                 puts.push(Learned {
                     endpoint,
@@ -139,17 +175,10 @@ impl Ledger {
             }
         }
         for address in &gone {
-            book.addresses.pop(address);
+            self.addresses.pop(address);
         }
-        while book.addresses.len() > self.limits.addresses_per_endpoint {
-            let Some((address, entry)) = book.addresses.pop_lru() else {
-                break;
-            };
-            self.due
-                .remove(&(entry.due, Due::Address(endpoint, address)));
-            puts.retain(|learned| learned.address != address);
-            gone.push(address);
-        }
+        gone.extend(self.evict(endpoint, limits.addresses_per_endpoint, queue));
+        puts.retain(|learned| self.addresses.contains(&learned.address));
         gone.retain(|address| before.contains_key(address));
         gone.into_iter()
             .map(|address| GrantChange::Remove { endpoint, address })
