@@ -15,7 +15,9 @@ use std::{
 
 use dnsproxy::{ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Config as DnsConfig, Core, EndpointSnapshot, QueryRecord, Snapshot};
-use fqdn_ebpf_loader::{Attach, Attached, Config, Datapath, EndpointSpec, PolicyId, Sizes};
+use fqdn_ebpf_loader::{
+    Attach, Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes,
+};
 use identity::{AddressBook, EndpointId, LocalIdentities};
 use tokio::sync::mpsc;
 
@@ -73,7 +75,12 @@ impl Enforcement {
         };
         let book = world.address_book(&known);
         let steering = Steering::default();
-        let config = Config::new(PORT_BASE, 1);
+        let marks = Marks {
+            mask: steering.mask,
+            to_proxy: steering.mark,
+            ..Marks::default()
+        };
+        let config = Config::new(marks, PORT_BASE, 1);
         let sizes = Sizes {
             // The quota of the one endpoint, and room for what is being replaced.
             learned: spec.limits.addresses.max(1),
@@ -81,22 +88,32 @@ impl Enforcement {
         };
         let mut datapath = Datapath::load(&sizes, &config, Arc::new(Mutex::new(locals)))?;
         datapath.ipcache(&book)?;
-        datapath.set_policy(POLICY, Arc::clone(&world.policy))?;
-        let endpoint = EndpointSpec::new(ENDPOINT, at.mac)
-            .with_addresses(Some(at.v4), at.v6)
-            .with_audit(spec.audit);
-        let endpoint = if spec.audit {
-            endpoint.with_policy(PolicyId::NONE, POLICY)
+        datapath.set_policy(POLICY, &world.policy)?;
+        let (enforced, shadow) = if spec.audit {
+            (None, Some(POLICY))
         } else {
-            endpoint.with_policy(POLICY, PolicyId::NONE)
+            (Some(POLICY), None)
+        };
+        let endpoint = EndpointSpec {
+            v4: Some(at.v4),
+            v6: at.v6.into_iter().collect(),
+            enforced,
+            shadow,
+            audited: spec.audit,
+            ..EndpointSpec::new(ENDPOINT, at.mac)
         };
         datapath.set_endpoint(pod.gateway_ifindex(), &endpoint)?;
         let ifindex = pod.gateway_ifindex();
         // Everything attached or bound here belongs to the gateway's namespace.
         let (attached, listeners) = pod.in_gateway(|| -> Result<_, RunError> {
-            let attached = datapath.attach(ifindex, Attach::Auto)?;
+            let interface = nix::net::if_::if_indextoname(ifindex)
+                .map_err(|error| RunError::system("the pod's interface")(error.into()))?;
+            let attached = datapath.attach(&interface.to_string_lossy(), Attach::Auto)?;
             steering.install()?;
-            let listeners = Listeners::open(&ListenerSpec::new(PORT_BASE))
+            let listeners = Listeners::open(&ListenerSpec {
+                mark: marks.from_proxy,
+                ..ListenerSpec::new(PORT_BASE)
+            })
                 .map_err(RunError::system("the DNS proxy's sockets"))?;
             Ok((attached, listeners))
         })??;
@@ -125,7 +142,7 @@ impl Enforcement {
             core,
             listeners,
             upstreams,
-            datapath.writer(),
+            datapath.writer()?,
             record,
         )
         .map_err(RunError::system("the DNS proxy's thread"))?;

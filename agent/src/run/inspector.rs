@@ -15,7 +15,7 @@ use std::{
 
 use dnsproxy::ControlMsg;
 use flows::{Filter, FlowRecord};
-use fqdn_ebpf_loader::Metrics;
+use fqdn_ebpf_loader::{Datapath, Direction, Metrics, Passed};
 use jiff::Timestamp;
 use policy::compiled::EndpointPolicy;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -26,11 +26,26 @@ use crate::{
     recorder::{Recorder, WallClock},
 };
 
+/// Packets that went on as policy allows.
+const FORWARDED: &[Passed] = &[
+    Passed::Established,
+    Passed::New,
+    Passed::Control,
+    Passed::Steered,
+    Passed::FromProxy,
+    Passed::Related,
+    Passed::Renewed,
+];
+/// Packets that went on only because of audit.
+const AUDITED: &[Passed] = &[Passed::Audited, Passed::Unsteered, Passed::Spared];
+/// Events that never reached user space.
+const LOST: &[Passed] = &[Passed::EventSuppressed, Passed::EventLost];
+
 /// Reads what there is to know about a run, from any thread.
 pub(crate) struct Inspector {
     pub(crate) recorder: Mutex<Recorder>,
     pub(crate) shard: mpsc::Sender<ControlMsg>,
-    pub(crate) metrics: Metrics,
+    pub(crate) datapath: Mutex<Datapath>,
     pub(crate) lost_records: Arc<AtomicU64>,
     pub(crate) policy: Arc<EndpointPolicy>,
     pub(crate) clock: WallClock,
@@ -86,24 +101,28 @@ impl Inspector {
 
     /// Exact totals.
     pub(crate) fn totals(&self) -> Totals {
-        let counters = match self.metrics.read() {
-            Ok(counters) => counters,
+        let metrics = self
+            .datapath
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .metrics();
+        let metrics = match metrics {
+            Ok(metrics) => metrics,
             Err(error) => {
                 tracing::warn!(%error, "the datapath's counters cannot be read");
                 return Totals::default();
             }
         };
         let lookups = self.recorder().lookups();
+        let passed = |whats: &[Passed]| sum(&metrics, whats);
         Totals {
-            forwarded_packets: counters.forwarded_packets(),
-            dropped_packets: counters.dropped_packets(),
-            audited_packets: counters.audited_packets(),
+            forwarded_packets: passed(FORWARDED),
+            dropped_packets: metrics.drops().map(|(.., count)| count.packets()).sum(),
+            audited_packets: passed(AUDITED),
             lookups_answered: lookups.answered,
             lookups_refused: lookups.refused,
             lookups_failed: lookups.failed,
-            lost_events: counters
-                .lost_events()
-                .saturating_add(self.lost_records.load(Ordering::Relaxed)),
+            lost_events: passed(LOST).saturating_add(self.lost_records.load(Ordering::Relaxed)),
         }
     }
 
@@ -191,4 +210,14 @@ impl Source for Inspector {
     ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
         self.recorder().records(last, filter)
     }
+}
+
+fn sum(metrics: &Metrics, whats: &[Passed]) -> u64 {
+    whats
+        .iter()
+        .flat_map(|what| {
+            [Direction::Ingress, Direction::Egress]
+                .map(|direction| metrics.passed(*what, direction).packets())
+        })
+        .sum()
 }

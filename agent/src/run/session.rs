@@ -5,7 +5,7 @@
 //! Not here: setting up (`enforcement`), answering questions (`inspector`).
 
 use std::{
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -49,7 +49,7 @@ pub(crate) fn session(
         .build()
         .map_err(RunError::system("the main loop"))?;
     let Enforcement {
-        datapath,
+        mut datapath,
         attached,
         shard,
         records,
@@ -80,7 +80,7 @@ pub(crate) fn session(
             .map(|policy| policy.reference.to_string())
             .collect(),
         resolvers: resolvers.iter().map(ToString::to_string).collect(),
-        attachment: attached.to_string(),
+        attachment: attached.how().to_owned(),
     };
     let subject = Subject {
         endpoint: flows::Endpoint {
@@ -93,10 +93,14 @@ pub(crate) fn session(
         policy: Arc::clone(&world.policy),
         book,
     };
+    let events = datapath.events().ok_or_else(|| RunError::System {
+        what: "the kernel's events",
+        source: std::io::ErrorKind::ResourceBusy.into(),
+    })?;
     let inspector = Arc::new(Inspector {
         recorder: Mutex::new(Recorder::new(subject, clock)),
         shard: shard.control.clone(),
-        metrics: datapath.metrics(),
+        datapath: Mutex::new(datapath),
         lost_records,
         policy: Arc::clone(&world.policy),
         clock,
@@ -104,7 +108,7 @@ pub(crate) fn session(
     });
     let mut observed = Observed {
         inspector: Arc::clone(&inspector),
-        events: datapath.events()?,
+        events,
         records,
     };
     let mut pod = pod;
@@ -135,7 +139,7 @@ pub(crate) fn session(
     if shard.control.blocking_send(ControlMsg::Stop).is_ok() && shard.end.join().is_err() {
         tracing::warn!("the DNS proxy ended in a panic");
     }
-    drop((observed, attached, datapath));
+    drop((observed, attached, inspector));
     pod.destroy()?;
     Ok(report)
 }
@@ -159,14 +163,7 @@ impl Observed {
         let _forwarding = running.forward_signals()?;
         let ended = tokio::task::spawn_blocking(move || running.wait());
         tokio::pin!(ended);
-        let readable = AsyncFd::with_interest(
-            self.events
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(RunError::system("the kernel's events"))?,
-            Interest::READABLE,
-        )
-        .map_err(RunError::system("the kernel's events"))?;
+        let readable = readable(&self.events).map_err(RunError::system("the kernel's events"))?;
         loop {
             tokio::select! {
                 status = &mut ended => {
@@ -205,6 +202,16 @@ impl Observed {
     fn query(&self, record: &QueryRecord) {
         self.inspector.recorder().query(record, dnsproxy::now());
     }
+}
+
+/// The ring buffer's descriptor, watched by the runtime.
+#[expect(
+    deprecated,
+    reason = "the successor is unsafe, which this crate forbids; it is sound for a descriptor that \
+              the watcher owns"
+)]
+fn readable(events: &Events) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(events.as_fd().try_clone_to_owned()?, Interest::READABLE)
 }
 
 fn report(
