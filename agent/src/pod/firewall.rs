@@ -9,6 +9,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    path::PathBuf,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -32,6 +33,7 @@ impl OwnTable {
         turned_on: &[String],
     ) -> Result<Self, PodError> {
         let program = tools::nft()?;
+        wait_until_free(&program, link)?;
         let script = script(link, plan, turned_on);
         let mut holder = tools::detached(&program)
             .arg("-i")
@@ -95,6 +97,21 @@ impl Drop for OwnTable {
     fn drop(&mut self) {
         self.finish();
     }
+}
+
+/// A run that was killed frees its link a moment before its nft ends and takes the table of that name with it.
+fn wait_until_free(program: &PathBuf, link: &str) -> Result<(), PodError> {
+    let began = Instant::now();
+    while tools::output(program, &["list", "table", "inet", link]).is_ok() {
+        if began.elapsed() > READY {
+            return Err(PodError::Firewall {
+                command: format!("nft add table inet {link}"),
+                reason: "a table of that name exists and is not namegate's".to_owned(),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// One line: `nft -i` reads commands line by line.

@@ -289,3 +289,7 @@ fn write(path: &Path, value: &str) -> Result<(), PodError> {
         source,
     })
 }
+
+#[cfg(test)]
+#[path = "forwarding_tests.rs"]
+mod tests;

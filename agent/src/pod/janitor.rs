@@ -27,8 +27,9 @@ use super::{
 /// Something to undo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
-    /// A link on the host; the rest of the pod's network goes with it.
-    Link(String),
+    /// A link on the host, by its index: the name may be the next run's by then. The rest of the pod's network goes
+    /// with it.
+    Link(u32),
     /// Rules in foreign chains, tagged with the owner.
     Rules(Owner),
     /// This owner's share in the forwarding sysctls.
@@ -151,8 +152,8 @@ fn insist(note: &Note) -> Result<(), PodError> {
 
 fn undo(note: &Note) -> Result<(), PodError> {
     match note {
-        Note::Link(name) => with_netlink(&NetNs::current()?, async |netlink| {
-            netlink.delete(name).await
+        Note::Link(index) => with_netlink(&NetNs::current()?, async |netlink| {
+            netlink.delete(*index).await
         }),
         Note::Rules(owner) => foreign::close(&|tagged| tagged == owner),
         Note::Forwarding(owner) => forwarding::release(*owner),

@@ -29,31 +29,32 @@ const POD: &str = "eth0";
 /// The finished links.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
-    pub(crate) host_link: String,
+    pub(crate) host: Link,
     pub(crate) plan: AddressPlan,
     pub(crate) gateway: Link,
     pub(crate) pod: Link,
 }
 
-/// Claims a slot and builds everything. `claimed` hears the link's name as soon as it exists.
+/// Claims a slot and builds everything. `claimed` hears the link's index as soon as it exists.
 pub(crate) fn build(
     host: &NetNs,
     gateway: &NetNs,
     pod: &NetNs,
     network: &HostNetwork,
     ipv6: bool,
-    claimed: impl FnOnce(&str) -> Result<(), PodError> + Send,
+    claimed: impl FnOnce(u32) -> Result<(), PodError> + Send,
 ) -> Result<Links, PodError> {
     let (host_link, plan) = with_netlink(host, async |netlink| {
         let (name, plan) = claim(&netlink, gateway, network, ipv6).await?;
-        claimed(&name)?;
-        Ok((name, plan))
+        let link = netlink.existing_link(&name).await?;
+        claimed(link.index)?;
+        Ok((link, plan))
     })?;
     let mac = |path| with_netlink(path, async |netlink| netlink.existing_link(UP).await);
     let up = mac(gateway)?;
-    let host_end = with_netlink(host, async |netlink| {
-        let link = netlink.existing_link(&host_link).await?;
-        attach(&netlink, &link, &plan, |ends| Hop {
+    with_netlink(host, async |netlink| {
+        let link = &host_link;
+        attach(&netlink, link, &plan, |ends| Hop {
             own: ends.0,
             peer: ends.1,
             peer_mac: up.mac,
@@ -67,12 +68,12 @@ pub(crate) fn build(
                 .route(link.index, (v6.pod.into(), 128), v6.gateway_up.into())
                 .await?;
         }
-        Ok(link)
+        Ok(())
     })?;
-    let (gateway_link, pod_link) = gateway_side(gateway, pod, &plan, &host_end, network.mtu)?;
+    let (gateway_link, pod_link) = gateway_side(gateway, pod, &plan, &host_link, network.mtu)?;
     pod_side(pod, &plan, &pod_link, &gateway_link)?;
     Ok(Links {
-        host_link,
+        host: host_link,
         plan,
         gateway: gateway_link,
         pod: pod_link,

@@ -60,7 +60,7 @@ use self::{
     host::HostNetwork,
     janitor::{Janitor, Note},
     links::Links,
-    netlink::with_netlink,
+    netlink::{Link, Netlink, with_netlink},
     netns::NetNs,
     owner::Owner,
     spawner::Spawner,
@@ -150,19 +150,22 @@ impl Pod {
         let network = with_netlink(&host, async |netlink| HostNetwork::read(&netlink).await)?;
         let ipv6 = spec.ipv6 == Ipv6::Auto && network.ipv6;
         let mut janitor = Janitor::start()?;
-        // Rules of runs that died together with their janitor.
-        foreign::close(&|tagged| !tagged.may_live())?;
+        // Rules of runs that died together with their janitor. They open nothing for anybody: a failure is no reason
+        // not to run.
+        if let Err(error) = foreign::close(&|tagged| !tagged.may_live()) {
+            tracing::warn!("{error}");
+        }
         let gateway = NetNs::create()?;
         let pod = NetNs::create()?;
-        let links = links::build(&host, &gateway, &pod, &network, ipv6, |name| {
-            janitor.note(&Note::Link(name.to_owned()))
+        let links = links::build(&host, &gateway, &pod, &network, ipv6, |index| {
+            janitor.note(&Note::Link(index))
         })?;
         janitor.note(&Note::Forwarding(owner))?;
-        let turned_on = forwarding::acquire(&links.host_link, &network.uplinks, ipv6, owner)?;
-        let table = OwnTable::install(&links.host_link, &links.plan, &turned_on)?;
+        let turned_on = forwarding::acquire(&links.host.name, &network.uplinks, ipv6, owner)?;
+        let table = OwnTable::install(&links.host.name, &links.plan, &turned_on)?;
         janitor.note(&Note::Rules(owner))?;
         let passage = Passage {
-            link: &links.host_link,
+            link: &links.host.name,
             resolvers: &spec.resolvers,
             ipv6,
         };
@@ -251,9 +254,13 @@ impl Pod {
         drop(self.spawner.take());
         drop(self.table.take());
         self.janitor.finish()?;
-        let name = self.links.host_link.clone();
+        let Link { index, name, .. } = self.links.host.clone();
         let began = Instant::now();
-        while with_netlink(&self.host, async |netlink| netlink.link(&name).await)?.is_some() {
+        let there = async |netlink: Netlink| {
+            let links = netlink.links().await?;
+            Ok(links.iter().any(|link| link.index == index))
+        };
+        while with_netlink(&self.host, there)? {
             if began.elapsed() > Duration::from_secs(5) {
                 return Err(PodError::Leftover(format!("link `{name}` is still there")));
             }

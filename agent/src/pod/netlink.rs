@@ -7,6 +7,7 @@
 use std::{io, net::IpAddr};
 
 use futures_util::TryStreamExt;
+use nix::errno::Errno;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder, new_connection,
     packet_route::{
@@ -174,14 +175,11 @@ impl Netlink {
     }
 
     /// Deletes the link; a link that is gone already is fine.
-    pub(crate) async fn delete(&self, name: &str) -> Result<(), PodError> {
-        let Some(link) = self.link(name).await? else {
-            return Ok(());
-        };
-        match self.handle.link().del(link.index).execute().await {
+    pub(crate) async fn delete(&self, index: u32) -> Result<(), PodError> {
+        match self.handle.link().del(index).execute().await {
             Ok(()) => Ok(()),
-            Err(error) if errno(&error) == Some(nix::errno::Errno::ENODEV as i32) => Ok(()),
-            Err(error) => Err(refused(&format!("delete link `{name}`"), &error)),
+            Err(error) if errno(&error) == Some(Errno::ENODEV as i32) => Ok(()),
+            Err(error) => Err(refused("delete the pod's link", &error)),
         }
     }
 }

@@ -67,11 +67,15 @@ pub(crate) fn open(passage: &Passage<'_>, tag: &str) -> Result<(), PodError> {
 pub(crate) fn close(gone: &dyn Fn(&Owner) -> bool) -> Result<(), PodError> {
     for tool in tools_in_use() {
         for chain in ["FORWARD", "INPUT"] {
-            for line in tool.list(chain)?.lines() {
-                let Some(delete) = deletion(line, gone) else {
-                    continue;
-                };
-                tool.run(&delete.iter().map(String::as_str).collect::<Vec<_>>())?;
+            let mut failure = None;
+            for delete in tool.deletions(chain, gone)? {
+                let arguments: Vec<_> = delete.iter().map(String::as_str).collect();
+                failure = tool.run(&arguments).err().or(failure);
+            }
+            if let Some(error) = failure
+                && !tool.deletions(chain, gone)?.is_empty()
+            {
+                return Err(error);
             }
         }
     }
@@ -96,6 +100,18 @@ fn deletion(line: &str, gone: &dyn Fn(&Owner) -> bool) -> Option<Vec<String>> {
 impl Tool {
     fn list(&self, chain: &str) -> Result<String, PodError> {
         tools::output(&self.program, &["-w", "5", "-S", chain])
+    }
+
+    fn deletions(
+        &self,
+        chain: &str,
+        gone: &dyn Fn(&Owner) -> bool,
+    ) -> Result<Vec<Vec<String>>, PodError> {
+        let listed = self.list(chain)?;
+        Ok(listed
+            .lines()
+            .filter_map(|line| deletion(line, gone))
+            .collect())
     }
 
     fn run(&self, arguments: &[&str]) -> Result<(), PodError> {
