@@ -303,15 +303,16 @@ fn gateway_sysctls(ipv6: bool) -> Result<(), PodError> {
     Ok(())
 }
 
-/// Turns IPv6 on, or off altogether so that not even a link-local address exists.
+/// Turns IPv6 on, or off so that a link has not even a link-local address. Loopback keeps it: in the gateway the
+/// proxy's sockets and steering routes live there, and in both it leads nowhere.
 fn ipv6_switch(link: &str, on: bool) -> Result<(), PodError> {
     if !Path::new("/proc/sys/net/ipv6").exists() {
         return Ok(());
     }
-    for scope in ["all", "default", link] {
+    for (scope, enabled) in [("all", true), ("lo", true), ("default", on), (link, on)] {
         write(
             &format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"),
-            if on { "0" } else { "1" },
+            if enabled { "0" } else { "1" },
         )?;
         write(&format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0")?;
         write(&format!("/proc/sys/net/ipv6/conf/{scope}/accept_ra"), "0")?;
