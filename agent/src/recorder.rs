@@ -17,6 +17,7 @@ use flows::{
 use fqdn_ebpf_common::{
     Direction,
     event::{Event, Kind},
+    policy::MatchType,
     protocol,
     reason::DropReason,
 };
@@ -123,10 +124,6 @@ impl Recorder {
         self.lookups
     }
 
-    pub(crate) fn clock(&self) -> WallClock {
-        self.clock
-    }
-
     /// A packet opened a flow or was dropped.
     pub(crate) fn packet(&mut self, event: &Event) {
         let (Some(kind), Some(direction)) = (event.kind(), event.direction()) else {
@@ -213,7 +210,7 @@ impl Recorder {
             peer
         };
         let names = self.names_of(outside);
-        let deciding = policies(self.rules(event.rule_set()));
+        let deciding = policies(rules(&self.subject.policy, event));
         let denied = kind == Kind::Drop;
         let by = |wanted: Direction, when_denied: bool| {
             if wanted == direction && when_denied == denied {
@@ -273,8 +270,7 @@ impl Recorder {
         let policy = Arc::clone(&self.subject.policy);
         match kind {
             Kind::Flow => self.summary.allow(key, names, || {
-                policy
-                    .rule_set(RuleSetId::from_raw(event.rule_set()))
+                rules(&policy, event)
                     .iter()
                     .map(|rule| rule_ref(rule))
                     .collect()
@@ -372,9 +368,13 @@ impl Recorder {
             summary: query_summary(query, &name, qtype, is_reply),
         }
     }
+}
 
-    fn rules(&self, rule_set: u32) -> &[Arc<RuleOrigin>] {
-        self.subject.policy.rule_set(RuleSetId::from_raw(rule_set))
+/// The rules that decided; none when no entry matched and the direction's default decided.
+fn rules<'a>(policy: &'a EndpointPolicy, event: &Event) -> &'a [Arc<RuleOrigin>] {
+    match event.match_type() {
+        None | Some(MatchType::None) => &[],
+        Some(_) => policy.rule_set(RuleSetId::from_raw(event.rule_set())),
     }
 }
 

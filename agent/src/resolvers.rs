@@ -29,7 +29,7 @@ pub enum ResolversError {
 ///
 /// # Errors
 /// When the file is there but cannot be read or understood.
-pub fn of_host() -> Result<Vec<SocketAddr>, ResolversError> {
+pub(crate) fn of_host() -> Result<Vec<SocketAddr>, ResolversError> {
     match fs::read(PATH) {
         Ok(bytes) => parse(&bytes).map_err(ResolversError::Parse),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![local()]),

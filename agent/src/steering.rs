@@ -24,15 +24,15 @@ use rtnetlink::{
 
 /// How a marked packet finds the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Steering {
+pub(crate) struct Steering {
     /// The mark of packets on their way to the proxy.
-    pub mark: u32,
+    pub(crate) mark: u32,
     /// The bits of the mark that are ours.
-    pub mask: u32,
+    pub(crate) mask: u32,
     /// The routing table with the one local route.
-    pub table: u32,
+    pub(crate) table: u32,
     /// Priority of the rule; before the local table's successor at 32766.
-    pub priority: u32,
+    pub(crate) priority: u32,
 }
 
 impl Default for Steering {
@@ -65,12 +65,11 @@ pub enum SteeringError {
 }
 
 impl Steering {
-    /// Sets up both families in the namespace of the calling thread. A kernel without IPv6 has
-    /// only one.
+    /// Sets up both families in the namespace of the calling thread; only one where IPv6 is off.
     ///
     /// # Errors
     /// When the kernel refuses a rule or a route.
-    pub fn install(&self) -> Result<(), SteeringError> {
+    pub(crate) fn install(&self) -> Result<(), SteeringError> {
         for sysctl in ["src_valid_mark", "rp_filter"] {
             // Absent in a kernel without it, and then not in the way.
             if fs::write(format!("/proc/sys/net/ipv4/conf/all/{sysctl}"), "0").is_err() {
@@ -95,7 +94,7 @@ impl Steering {
         self.rule(handle.rule().add().v4()).await?;
         self.route(handle, IpAddr::V4(Ipv4Addr::UNSPECIFIED), loopback)
             .await?;
-        if fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
+        if speaks_ipv6() {
             self.rule(handle.rule().add().v6()).await?;
             self.route(handle, IpAddr::V6(Ipv6Addr::UNSPECIFIED), loopback)
                 .await?;
@@ -154,6 +153,12 @@ impl Steering {
                 source,
             })
     }
+}
+
+/// Whether this namespace has IPv6 at all, and it is not switched off.
+fn speaks_ipv6() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+        .is_ok_and(|value| value.trim() == "0")
 }
 
 async fn loopback_index(handle: &Handle) -> Result<u32, SteeringError> {

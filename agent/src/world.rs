@@ -42,8 +42,6 @@ pub(crate) struct World {
     pub(crate) labels: LabelSet,
     /// What it may do.
     pub(crate) policy: Arc<EndpointPolicy>,
-    /// Labels behind the identities of workloads.
-    pub(crate) label_identities: LabelIdentities,
     resolver: IdentityId,
     book: AddressBook,
 }
@@ -105,7 +103,6 @@ impl World {
             pod,
             labels,
             policy: Arc::new(policy),
-            label_identities,
             resolver,
             book,
         })

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use dnsproxy::{ListenerSpec, Listeners, ShardThread, Upstreams};
+use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Config as DnsConfig, Core, EndpointSnapshot, QueryRecord, Snapshot};
 use fqdn_ebpf_loader::{
     Attach, Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes,
@@ -121,13 +121,9 @@ impl Enforcement {
         let upstreams = Upstreams::new(
             dnsproxy::host_opener().map_err(RunError::system("sockets to resolvers"))?,
         );
-        let mut core = Core::new(
+        let core = Core::new(
             dns_config(spec),
             dnsproxy::entropy().map_err(RunError::system("random numbers"))?,
-        );
-        core.handle_snapshot(
-            dnsproxy::now(),
-            snapshot(world, &known, &book, &resolvers, spec.audit),
         );
         let (sender, records) = mpsc::channel(RECORDS);
         let lost_records = Arc::new(AtomicU64::new(0));
@@ -146,6 +142,18 @@ impl Enforcement {
             record,
         )
         .map_err(RunError::system("the DNS proxy's thread"))?;
+        let snapshot = snapshot(world, &known, &book, &resolvers, spec.audit);
+        // Control messages are taken before any query, and no query comes before the command runs.
+        if shard
+            .control
+            .blocking_send(ControlMsg::Snapshot(Box::new(snapshot)))
+            .is_err()
+        {
+            return Err(RunError::System {
+                what: "the DNS proxy",
+                source: std::io::ErrorKind::BrokenPipe.into(),
+            });
+        }
         Ok(Self {
             datapath,
             attached,
