@@ -1,5 +1,7 @@
 //! Random policies, every packet: the compiled entries against reading the rules one by one.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{collections::BTreeMap, net::IpAddr, sync::LazyLock};
 
 use identity::{AddressBook, IdentityId, Label, LabelSet, LocalIdentities, reserved};
@@ -207,11 +209,14 @@ fn peers() -> Vec<Fact> {
     facts
 }
 
+/// One row of the POLICY map.
+type Row = (L4, Precedence, Action);
+
 /// The datapath: maps, longest-prefix look-ups, and "highest precedence wins".
 struct Datapath {
     policy: EndpointPolicy,
     book: AddressBook,
-    map: BTreeMap<(Direction, IdentityId), Vec<(L4, Precedence, Action)>>,
+    map: BTreeMap<(Direction, IdentityId), Vec<Row>>,
 }
 
 impl Datapath {
@@ -252,7 +257,7 @@ impl Datapath {
     }
 
     fn judge(&self, packet: &Packet) -> Judgement {
-        let lookup = |entries: &[(L4, Precedence, Action)]| {
+        let lookup = |entries: &[Row]| {
             entries
                 .iter()
                 .filter(|(l4, ..)| l4.contains(packet.proto, packet.port))

@@ -1,6 +1,8 @@
 //! The policies of the two articles and of `examples/policies`: loaded from their files, compiled
 //! for the pods they are about.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use std::path::Path;
 
 use identity::{IdentityId, Label, LabelIdentities, LabelSet, reserved};

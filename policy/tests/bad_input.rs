@@ -1,5 +1,7 @@
 //! Policy files with mistakes: each is found, at its place, and named.
 
+#![expect(clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+
 use policy::parse::{Limits, Problem, bytes, documents};
 use proptest::prelude::*;
 

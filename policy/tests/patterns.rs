@@ -1,5 +1,7 @@
 //! Name patterns: every published vector, and the regular expressions of the reference.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use policy::fqdn::{Fqdn, NameError, NameSelector, NameSet, Pattern, sanitize};
 use proptest::prelude::*;
 use reference::pattern as naive;

@@ -1,5 +1,7 @@
 //! What policies mean, one case at a time: empty forms, default deny, DNS rules, scopes, modes.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use identity::{IdentityId, Label, LabelSet, SelectorSet, reserved};
 use ipnet::IpNet;
 use policy::{

@@ -113,6 +113,10 @@ impl PortPrefix {
     }
 
     /// How many leading bits are fixed: 16 for one port, 0 for every port.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a number of bits, not of elements"
+    )]
     pub const fn len(self) -> u8 {
         self.len
     }
