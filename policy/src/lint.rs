@@ -203,3 +203,67 @@ fn glued(pattern: &str) -> Option<String> {
         && name.split('.').count() == 2;
     registrable.then(|| name.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::documents;
+
+    fn advice(spec: &str) -> Vec<Advice> {
+        let text = format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: a, namespace: ci}}\nspec: {spec}\n"
+        );
+        let parsed = documents("p.yaml", &text).unwrap();
+        let warnings = policies(&parsed.policies);
+        warnings.into_iter().map(|w| w.advice).collect()
+    }
+
+    fn about(fqdn: &str) -> Vec<Advice> {
+        advice(&format!(
+            "{{endpointSelector: {{}}, egress: [{{toFQDNs: [{fqdn}]}}]}}"
+        ))
+    }
+
+    #[test]
+    fn a_wildcard_glued_to_what_can_be_registered_is_pointed_out() {
+        let glued = |pattern: &str, name: &str| Advice::GluedWildcard {
+            pattern: pattern.into(),
+            name: name.into(),
+        };
+        assert_eq!(
+            about("{matchPattern: '*github.com'}"),
+            [glued("*github.com", "github.com")]
+        );
+        assert_eq!(
+            about("{matchPattern: '**GitHub.com.'}").first(),
+            Some(&glued("*github.com", "github.com"))
+        );
+        assert_eq!(about("{matchPattern: '*api.github.com'}"), []);
+        assert_eq!(about("{matchPattern: '*'}"), []);
+    }
+
+    #[test]
+    fn two_stars_that_mean_one_are_pointed_out() {
+        assert_eq!(
+            about("{matchPattern: 'a.**.b'}"),
+            [Advice::DoubleStarInside("a.*.b".into())]
+        );
+        assert_eq!(about("{matchPattern: '**.a.b'}, {matchName: a.b}"), []);
+    }
+
+    #[test]
+    fn a_label_no_name_has_is_pointed_out() {
+        let long = "a".repeat(64);
+        assert_eq!(
+            about(&format!("{{matchName: {long}.test}}")),
+            [Advice::LabelTooLong(format!("{long}.test"))]
+        );
+    }
+
+    #[test]
+    fn a_namespace_in_the_subject_of_a_namespaced_policy_is_pointed_out() {
+        let spec =
+            "{endpointSelector: {matchLabels: {io.kubernetes.pod.namespace: b}}, egress: [{}]}";
+        assert_eq!(advice(spec), [Advice::SubjectNamespace]);
+    }
+}
