@@ -104,3 +104,100 @@ pub(crate) fn shorten(message: &mut [u8], fields: &[TtlField], granted: u32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Header, Question};
+
+    /// A reply about `0.x` whose aliases lead from `0.x` to `1.x` to `2.x` …, in this order, the
+    /// last of which has an address.
+    fn chain(links: impl Iterator<Item = u8> + Clone, last: u8) -> (Vec<u8>, Question) {
+        let name = |n: u8| {
+            [
+                3,
+                b'a' + n / 100,
+                b'0' + n / 10 % 10,
+                b'0' + n % 10,
+                1,
+                b'x',
+                0,
+            ]
+        };
+        let mut bytes = vec![0, 1, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
+        bytes[7] = u8::try_from(links.clone().count() + 1).unwrap();
+        bytes.extend(name(0));
+        bytes.extend([0, 1, 0, 1]);
+        for link in links {
+            bytes.extend(name(link));
+            bytes.extend([0, 5, 0, 1, 0, 0, 0, 200 - link, 0, 7]);
+            bytes.extend(name(link + 1));
+        }
+        bytes.extend(name(last));
+        bytes.extend([0, 1, 0, 1, 0, 0, 1, 0, 0, 4, 203, 0, 113, 1]);
+        let header = Header::read(&bytes).unwrap();
+        let question = Question::read(&bytes, header).unwrap();
+        (bytes, question)
+    }
+
+    fn follow((bytes, question): (Vec<u8>, Question)) -> Answer {
+        let header = Header::read(&bytes).unwrap();
+        let section = Records::read(&bytes, header, &question).unwrap();
+        assert!(section.complete);
+        Answer::follow(&section)
+    }
+
+    #[test]
+    fn a_chain_is_followed_in_any_order_and_only_so_far() {
+        for forth in [true, false] {
+            let links: Vec<u8> = if forth {
+                (0..20).collect()
+            } else {
+                (0..20).rev().collect()
+            };
+            let answer = follow(chain(links.into_iter(), 20));
+            assert_eq!(answer.addresses[..], [IpAddr::from([203, 0, 113, 1])]);
+            assert_eq!(answer.cnames.len(), 20);
+            assert_eq!(answer.ttl, Some(181));
+        }
+        let answer = follow(chain(0..100, 100));
+        assert!(answer.addresses.is_empty());
+        assert_eq!(answer.cnames.len(), MAX_CHAIN);
+    }
+
+    #[test]
+    fn a_link_that_is_missing_breaks_the_chain() {
+        let answer = follow(chain((0..5).chain(6..9), 9));
+        assert!(answer.addresses.is_empty());
+        assert_eq!(answer.cnames.len(), 5);
+    }
+
+    #[test]
+    fn ttls_are_shortened_where_they_stand_and_never_lengthened() {
+        let (mut bytes, question) = chain(0..3, 3);
+        let answer = follow((bytes.clone(), question.clone()));
+        shorten(&mut bytes, &answer.ttl_fields, 199);
+        let after = follow((bytes, question));
+        let seconds: Vec<_> = after
+            .ttl_fields
+            .iter()
+            .map(|field| field.seconds())
+            .collect();
+        assert_eq!(seconds, [199, 199, 198, 199]);
+    }
+
+    #[test]
+    fn an_address_counts_once() {
+        let section = |count: usize| {
+            let (bytes, question) = chain(0..0, 0);
+            let header = Header::read(&bytes).unwrap();
+            let mut section = Records::read(&bytes, header, &question).unwrap();
+            let record = section.records[0].clone();
+            section.records.resize(count, record);
+            section
+        };
+        for count in [2, 15, 16, 500] {
+            assert_eq!(Answer::follow(&section(count)).addresses.len(), 1);
+        }
+    }
+}

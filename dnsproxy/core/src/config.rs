@@ -127,3 +127,23 @@ pub struct Rebinding {
     /// Prefixes that names may open all the same. Workloads and nodes stay closed.
     pub allow: Vec<IpNet>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_never_shorter_than_a_released_ttl() {
+        let bounds = TtlBounds::default();
+        for (ttl, granted, lifetime) in [
+            (0, 60, 70),
+            (60, 60, 70),
+            (300, 300, 310),
+            (86_400, 86_400, 86_410),
+            (u32::MAX, 86_400, 86_410),
+        ] {
+            assert_eq!(bounds.granted(ttl), granted);
+            assert_eq!(bounds.lifetime(ttl), Duration::from_secs(lifetime));
+        }
+    }
+}

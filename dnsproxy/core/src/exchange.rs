@@ -242,3 +242,108 @@ impl Exchanges {
         self.places.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PortSlot;
+
+    const QUESTION: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+
+    fn exchange(port: u16, connection: Option<u64>) -> Exchange {
+        let header = Header::read(QUESTION).unwrap();
+        Exchange {
+            client: Client {
+                endpoint: EndpointId::new(7),
+                address: ([10, 0, 0, 7], port).into(),
+                server: ([10, 96, 0, 10], 53).into(),
+                connection: connection.map(ConnectionId),
+            },
+            header,
+            question: Question::read(QUESTION, header).unwrap(),
+            edns: None,
+            arrived: Moment::BOOT,
+            server: ([10, 96, 0, 10], 53).into(),
+            rest: SmallVec::new(),
+            message: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_taken_is_not_drawn_and_running_out_is_told() {
+        let mut exchanges = Exchanges::default();
+        let mut ids = [7, 7, 7, 8].into_iter();
+        let mut pick = || (Via::Udp(PortSlot(3)), ids.next().unwrap_or(8));
+        let later = Moment::from_nanos(9);
+        let (_, _, first) = exchanges.open(exchange(1, None), later, &mut pick).unwrap();
+        let (_, _, second) = exchanges.open(exchange(2, None), later, &mut pick).unwrap();
+        assert_eq!((first, second), (7, 8));
+        assert_eq!(
+            exchanges.open(exchange(3, None), later, &mut pick).err(),
+            Some(NoId)
+        );
+        assert_eq!(exchanges.len(), 2);
+    }
+
+    #[test]
+    fn what_is_closed_is_in_no_table() {
+        let mut exchanges = Exchanges::default();
+        let mut next = 0;
+        for connection in [None, None, Some(1), Some(1), Some(2)] {
+            next += 1;
+            let via = connection.map_or(Via::Udp(PortSlot(0)), |c| Via::Tcp(ConnectionId(c)));
+            let deadline = Moment::from_nanos(u64::from(next));
+            exchanges
+                .open(exchange(next, connection), deadline, || (via, next))
+                .unwrap();
+        }
+        assert_eq!(exchanges.close_connection(ConnectionId(1)).len(), 2);
+        assert!(exchanges.close_due(Moment::from_nanos(1)).is_some());
+        assert!(exchanges.close_due(Moment::from_nanos(1)).is_none());
+        assert_eq!(exchanges.close_endpoint(EndpointId::new(8)).len(), 0);
+        assert_eq!(exchanges.close_endpoint(EndpointId::new(7)).len(), 2);
+        assert_eq!(exchanges.deadline(), None);
+        let Exchanges {
+            next: _,
+            places,
+            by_reply,
+            by_ask,
+            by_connection,
+            by_endpoint,
+            deadlines,
+        } = exchanges;
+        assert!(places.is_empty() && by_reply.is_empty() && by_ask.is_empty());
+        assert!(by_connection.is_empty() && by_endpoint.is_empty() && deadlines.is_empty());
+    }
+
+    #[test]
+    fn only_datagrams_are_repeated() {
+        let mut exchanges = Exchanges::default();
+        let open = |exchanges: &mut Exchanges, connection: Option<u64>| {
+            let via = connection.map_or(Via::Udp(PortSlot(0)), |c| Via::Tcp(ConnectionId(c)));
+            exchanges
+                .open(exchange(1, connection), Moment::BOOT, || (via, 1))
+                .unwrap();
+        };
+        open(&mut exchanges, None);
+        open(&mut exchanges, Some(5));
+        let again = exchange(1, None);
+        assert!(
+            exchanges
+                .repeated(&again.client, again.header, &again.question)
+                .is_some()
+        );
+        let other = exchange(2, None);
+        assert!(
+            exchanges
+                .repeated(&other.client, other.header, &other.question)
+                .is_none()
+        );
+        let tcp = exchange(1, Some(5));
+        assert!(
+            exchanges
+                .repeated(&tcp.client, tcp.header, &tcp.question)
+                .is_none()
+        );
+    }
+}

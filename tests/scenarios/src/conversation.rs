@@ -455,7 +455,7 @@ impl Conversation {
         let mut candidates: Vec<_> = self
             .queries
             .iter_mut()
-            .filter(|(_, query)| same(&query))
+            .filter(|(_, query)| same(query))
             .collect();
         // Two queries with the same bytes: the one that was not sent on yet.
         candidates.sort_by_key(|(_, query)| query.flight.is_some());

@@ -30,6 +30,10 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a script that is wrong may end its test"
+)]
 
 mod conversation;
 mod kernel;
