@@ -113,6 +113,12 @@ pub struct Batch {
 }
 
 /// The proof that every change of a batch is in the kernel. Not copyable, not forgeable.
+///
+/// ```compile_fail,E0451
+/// fn forge(batch: dnsproxy_core::BatchId) -> dnsproxy_core::Installed {
+///     dnsproxy_core::Installed { batch }
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "hand the proof back to the core, or its answer is never released"]
 pub struct Installed {
