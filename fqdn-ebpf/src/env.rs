@@ -17,11 +17,11 @@ use fqdn_ebpf_common::{
     fragment::{DatagramKey, Ports},
     ipcache::Entry,
     learned::{Learned, LearnedKey},
-    packet::{self, Bytes},
-    path::Env,
+    packet::{self, Bytes, Packet},
+    path::{Case, Env},
     policy::{FULL_BITS, PolicyEntry, PolicyKey},
     reason::DropReason,
-    verdict::Rules,
+    verdict::{self, Rules},
 };
 
 use crate::maps;
@@ -99,35 +99,89 @@ impl Bytes for Skb {
     #[inline(always)]
     fn v4_options(&self, length: u32) -> Result<(), DropReason> {
         // SAFETY: the context is the program's own.
-        match unsafe { v4_options(self.raw, length) } {
-            0 => Ok(()),
-            number => Err(u8::try_from(number)
-                .ok()
-                .and_then(DropReason::from_number)
-                .unwrap_or(DropReason::InvalidPacket)),
-        }
+        decoded(unsafe { v4_options(self.raw, length) }).map(|_| ())
+    }
+
+    #[inline(always)]
+    fn v6_extensions(&self, packet: &mut Packet) -> Result<u16, DropReason> {
+        // SAFETY: as above, and the packet is borrowed for the call.
+        decoded(unsafe { v6_extensions(self.raw, packet) })
     }
 }
 
-/// Looks through IPv4 options; 0, or the number of the reason to drop. A global function: the
-/// verifier walks it once, not once for every way that leads here.
+/// How a global function says "drop": the reason's number above what a result can be.
+const REASON: u32 = 1 << 16;
+
+#[inline(always)]
+fn encoded(result: Result<u16, DropReason>) -> u32 {
+    match result {
+        Ok(value) => u32::from(value),
+        Err(reason) => REASON | u32::from(reason.number()),
+    }
+}
+
+#[inline(always)]
+fn decoded(code: u32) -> Result<u16, DropReason> {
+    if code < REASON {
+        return Ok(code as u16);
+    }
+    Err(DropReason::from_number(code as u8).unwrap_or(DropReason::InvalidPacket))
+}
+
+/// [`packet::v4_options`] as a global function: the verifier walks it once, not once for every
+/// way that leads to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 unsafe extern "C" fn v4_options(raw: *mut __sk_buff, length: u32) -> u32 {
-    match packet::v4_options(&Skb { raw }, length) {
-        Ok(()) => 0,
-        Err(reason) => u32::from(reason.number()),
+    encoded(packet::v4_options(&Skb { raw }, length).map(|()| 0))
+}
+
+/// [`packet::v6_extensions`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn v6_extensions(raw: *mut __sk_buff, packet: *mut Packet) -> u32 {
+    // SAFETY: the verifier checks that callers pass the whole of a `Packet`, or null.
+    match unsafe { packet.as_mut() } {
+        Some(packet) => encoded(packet::v6_extensions(&Skb { raw }, packet)),
+        None => encoded(Err(DropReason::InvalidPacket)),
     }
 }
 
-impl Rules for Skb {
+/// [`verdict::judge`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn judge(case: *mut Case) -> u32 {
+    // SAFETY: as above.
+    if let Some(case) = unsafe { case.as_mut() } {
+        case.judgement = verdict::judge(&PolicyMap, &case.ask, &case.peers);
+    }
+    0
+}
+
+/// POLICY, which needs no packet.
+struct PolicyMap;
+
+impl Rules for PolicyMap {
     #[inline(always)]
     fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry> {
         maps::POLICY.get(&Key::new(FULL_BITS, *key)).copied()
     }
 }
 
+impl Rules for Skb {
+    #[inline(always)]
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry> {
+        PolicyMap.policy(key)
+    }
+}
+
 impl Env for Skb {
+    #[inline(always)]
+    fn judge(&self, case: &mut Case) {
+        // SAFETY: the case is borrowed for the call.
+        unsafe { judge(case) };
+    }
+
     #[inline(always)]
     fn address(&self, address: &Addr) -> Option<Entry> {
         // SAFETY: records are replaced as a whole by the loader, never written here.

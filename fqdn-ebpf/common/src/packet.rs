@@ -30,6 +30,18 @@ pub trait Bytes {
     {
         v4_options(self, length)
     }
+
+    /// Walks over IPv6 extension headers: [`v6_extensions`], for the same reason. The packet's
+    /// protocol, transport offset, part and identification are filled in.
+    ///
+    /// # Errors
+    /// Extension headers that may not pass.
+    fn v6_extensions(&self, packet: &mut Packet) -> Result<u16, DropReason>
+    where
+        Self: Sized,
+    {
+        v6_extensions(self, packet)
+    }
 }
 
 /// Length of the Ethernet header.
@@ -389,14 +401,17 @@ pub fn ipv6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
     packet.part = Part::Whole;
     let offset = match next {
         protocol::TCP | protocol::UDP | protocol::ICMPV6 => 0,
-        _ => extensions(bytes, packet)?,
+        _ => bytes.v6_extensions(packet)?,
     };
     transport(bytes, packet, offset)
 }
 
 /// Walks over extension headers; the fragment's offset in units of eight bytes.
+///
+/// # Errors
+/// Routing with segments left, a header out of place, too many, or cut off.
 #[inline(always)]
-fn extensions(bytes: &impl Bytes, packet: &mut Packet) -> Result<u16, DropReason> {
+pub fn v6_extensions(bytes: &impl Bytes, packet: &mut Packet) -> Result<u16, DropReason> {
     let mut next = packet.protocol;
     let mut at = packet.transport;
     let mut offset = 0_u16;

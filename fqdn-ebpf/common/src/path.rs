@@ -46,6 +46,50 @@ pub trait Env: Bytes + Rules {
     fn ports(&self, slot: u32, key: &DatagramKey) -> Option<Ports>;
     /// FRAGS of a slot: writes a record; a failure shows when the later fragments come.
     fn remember(&self, slot: u32, key: &DatagramKey, ports: &Ports);
+
+    /// [`judge`]; the kernel verifies it as a function of its own, because it is called thrice.
+    #[inline(always)]
+    fn judge(&self, case: &mut Case)
+    where
+        Self: Sized,
+    {
+        case.judgement = judge(self, &case.ask, &case.peers);
+    }
+}
+
+/// A question to the policy, and its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Case {
+    /// What is asked.
+    pub ask: Ask,
+    /// About whom.
+    pub peers: Peers,
+    /// What was decided.
+    pub judgement: Judgement,
+}
+
+impl Case {
+    const EMPTY: Self = Self {
+        ask: Ask {
+            policy: 0,
+            deny_by_default: false,
+            direction: Direction::Ingress,
+            protocol: 0,
+            port: 0,
+        },
+        peers: Peers {
+            learned: [0; SLOTS],
+            identity: 0,
+        },
+        judgement: Judgement {
+            action: Action::Deny,
+            match_type: crate::policy::MatchType::None,
+            identity: 0,
+            learned: 0,
+            rule_set: 0,
+        },
+    };
 }
 
 /// What is known about a packet besides its bytes.
@@ -70,6 +114,8 @@ pub struct Scratch {
     pub packet: Packet,
     /// What to tell user space.
     pub report: Report,
+    /// What policy is asked.
+    case: Case,
 }
 
 impl Scratch {
@@ -77,6 +123,7 @@ impl Scratch {
     pub const EMPTY: Self = Self {
         packet: Packet::EMPTY,
         report: Report::NONE,
+        case: Case::EMPTY,
     };
 }
 
@@ -302,7 +349,7 @@ fn fresh(
 ) -> Result<Verdict, DropReason> {
     let slot = endpoint.slot();
     let identity = peer_identity(env, meta, &peer);
-    let peers = Peers {
+    scratch.case.peers = Peers {
         identity,
         learned: if ipcache::names_count_for(identity) {
             env.learned(&LearnedKey::new(endpoint.id(), peer), |learned| learned.live(meta.now))
@@ -311,21 +358,23 @@ fn fresh(
             [0; SLOTS]
         },
     };
-    let mut ask = Ask {
+    scratch.case.ask = Ask {
         policy: endpoint.policy(),
         deny_by_default: endpoint.denies(meta.direction),
         direction: meta.direction,
         protocol: scratch.packet.protocol,
         port: scratch.packet.destination_port,
     };
-    let judgement = judge(env, &ask, &peers);
+    env.judge(&mut scratch.case);
+    let judgement = scratch.case.judgement;
     scratch.report.judged(Kind::Flow, &judgement);
     let mut action = judgement.action;
     let mut passed = Passed::New;
     if endpoint.shadow() != 0 {
-        ask.policy = endpoint.shadow();
-        ask.deny_by_default = endpoint.shadow_denies(meta.direction);
-        let shadow = judge(env, &ask, &peers);
+        scratch.case.ask.policy = endpoint.shadow();
+        scratch.case.ask.deny_by_default = endpoint.shadow_denies(meta.direction);
+        env.judge(&mut scratch.case);
+        let shadow = scratch.case.judgement;
         scratch.report.shadow(&shadow);
         match (action, shadow.action) {
             (Action::Allow, Action::Deny) => {
@@ -387,18 +436,19 @@ fn again(
         identity = before.identity;
     }
     let learned = if ipcache::names_count_for(identity) { before.learned } else { 0 };
-    let peers = Peers {
+    scratch.case.peers = Peers {
         identity,
         learned: [learned, 0, 0, 0],
     };
-    let ask = Ask {
+    scratch.case.ask = Ask {
         policy: endpoint.policy(),
         deny_by_default: endpoint.denies(opened),
         direction: opened,
         protocol: key.protocol(),
         port: key.policy_port(opened),
     };
-    let judgement = judge(env, &ask, &peers);
+    env.judge(&mut scratch.case);
+    let judgement = scratch.case.judgement;
     match judgement.action {
         Action::Allow => {
             let mut opening = opening(&judgement, identity, sighting);

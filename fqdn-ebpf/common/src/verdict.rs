@@ -21,6 +21,7 @@ pub trait Rules {
 
 /// What is judged, and by which policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Ask {
     /// Number of the policy; 0 is none, which allows everything.
     pub policy: u32,
@@ -36,6 +37,7 @@ pub struct Ask {
 
 /// Who the peer is: one identity by address, and what names taught about the address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct Peers {
     /// Learned identities that count, 0 for none.
     pub learned: [u32; SLOTS],
@@ -62,6 +64,7 @@ impl Peers {
 
 /// What was decided, and by what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Judgement {
     /// What happens.
     pub action: Action,
