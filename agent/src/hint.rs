@@ -32,7 +32,9 @@ pub(crate) fn or_allow_name(hint: &str, name: &str) -> String {
 pub(crate) fn denied_packet(reason: DropReason, flow: &DeniedFlow) -> String {
     match reason {
         DropReason::PolicyDenied => not_allowed(flow),
-        DropReason::PolicyDeny => "a deny rule names it; deny rules win over every allow".to_owned(),
+        DropReason::PolicyDeny => {
+            "a deny rule names it; deny rules win over every allow".to_owned()
+        }
         DropReason::InvalidSourceIp | DropReason::InvalidSourceMac => {
             "the workload may only use its own addresses".to_owned()
         }
@@ -42,9 +44,7 @@ pub(crate) fn denied_packet(reason: DropReason, flow: &DeniedFlow) -> String {
         DropReason::CtInsertFailed | DropReason::CtMapMissing => {
             "the connection table is full or missing; see `namegate status`".to_owned()
         }
-        DropReason::FragmentIntercepted => {
-            "send DNS queries unfragmented, or over TCP".to_owned()
-        }
+        DropReason::FragmentIntercepted => "send DNS queries unfragmented, or over TCP".to_owned(),
         _ => String::new(),
     }
 }
@@ -73,5 +73,7 @@ fn not_allowed(flow: &DeniedFlow) -> String {
 }
 
 fn bare(name: &str) -> &str {
-    name.strip_suffix('.').filter(|n| !n.is_empty()).unwrap_or(name)
+    name.strip_suffix('.')
+        .filter(|n| !n.is_empty())
+        .unwrap_or(name)
 }

@@ -113,12 +113,7 @@ fn read(file: &Path, max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn walk(
-    root: &Path,
-    dir: &Path,
-    depth: usize,
-    files: &mut Vec<PathBuf>,
-) -> Result<(), LoadError> {
+fn walk(root: &Path, dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {
     let cannot = |source| LoadError::Read {
         path: dir.to_owned(),
         source,

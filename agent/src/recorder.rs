@@ -79,8 +79,8 @@ pub(crate) struct WallClock {
 impl WallClock {
     /// A clock by what two clocks showed at the same time.
     pub(crate) fn new(wall: Timestamp, since_boot: Moment) -> Self {
-        let uptime = SignedDuration::try_from(since_boot.since(Moment::BOOT))
-            .unwrap_or(SignedDuration::MAX);
+        let uptime =
+            SignedDuration::try_from(since_boot.since(Moment::BOOT)).unwrap_or(SignedDuration::MAX);
         Self {
             boot: wall.saturating_sub(uptime).unwrap_or(Timestamp::MIN),
         }

@@ -75,8 +75,13 @@ mod tests {
 
     #[test]
     fn nameservers_in_order_the_stub_included() {
-        let text = b"search a.test\nnameserver 127.0.0.53\nnameserver 2001:db8::53\noptions edns0\n";
-        let all: Vec<_> = parse(text).unwrap().iter().map(ToString::to_string).collect();
+        let text =
+            b"search a.test\nnameserver 127.0.0.53\nnameserver 2001:db8::53\noptions edns0\n";
+        let all: Vec<_> = parse(text)
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(all, ["127.0.0.53:53", "[2001:db8::53]:53"]);
     }
 

@@ -14,7 +14,9 @@ use identity::{
     LocalIdentities, reserved,
 };
 use policy::{
-    compile::{CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, compile, prefixes},
+    compile::{
+        CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, compile, prefixes,
+    },
     compiled::EndpointPolicy,
     model::Policy,
 };
@@ -186,10 +188,7 @@ spec:
         });
         let name = Fqdn::parse("api.github.com").unwrap();
         let verdict = world.policy.may_ask(book.lookup(gateway), false, 53, &name);
-        assert!(
-            matches!(verdict, DnsVerdict::Allowed { .. }),
-            "{verdict:?}"
-        );
+        assert!(matches!(verdict, DnsVerdict::Allowed { .. }), "{verdict:?}");
         assert_eq!(world.policy.selectors_matching(&name).len(), 1);
     }
 

@@ -15,9 +15,7 @@ use std::{
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Config as DnsConfig, Core, EndpointSnapshot, QueryRecord, Snapshot};
-use fqdn_ebpf_loader::{
-    Attach, Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes,
-};
+use fqdn_ebpf_loader::{Attach, Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes};
 use identity::{AddressBook, EndpointId, LocalIdentities};
 use tokio::sync::mpsc;
 
@@ -114,7 +112,7 @@ impl Enforcement {
                 mark: marks.from_proxy,
                 ..ListenerSpec::new(PORT_BASE)
             })
-                .map_err(RunError::system("the DNS proxy's sockets"))?;
+            .map_err(RunError::system("the DNS proxy's sockets"))?;
             Ok((attached, listeners))
         })??;
         // Made on this thread, so upstream sockets belong to the host's namespace.
