@@ -67,7 +67,7 @@ impl Default for Limits {
             in_flight_per_endpoint: 1024,
             names_per_endpoint: 16_384,
             addresses_per_name: 1024,
-            addresses_per_endpoint: 8192,
+            addresses_per_endpoint: 16_384,
             unmatched_names: 1024,
             names_per_address: 8,
         }

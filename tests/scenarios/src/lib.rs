@@ -38,6 +38,7 @@
 mod conversation;
 mod kernel;
 mod message;
+mod script;
 mod world;
 
-pub use conversation::{rewrite, run};
+pub use script::{rewrite, run};
