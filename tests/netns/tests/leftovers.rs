@@ -164,10 +164,11 @@ fn ctrl_c_on_a_terminal_reaches_the_command_once_and_nothing_is_left() -> Result
     until(Duration::from_secs(20), "the command to be ready", || {
         process.stdout().contains("ready").then_some(())
     })?;
+    let program = format!("{} run", support::tools::namegate()?.display());
     let namegate = until(Duration::from_secs(5), "namegate", || {
         support::process::family(process.pid())
             .into_iter()
-            .find(|pid| support::process::command_line(*pid).contains("namegate run"))
+            .find(|pid| support::process::command_line(*pid).starts_with(&program))
     })?;
     let held = Held::by(namegate, &world.host)?;
     let mut keyboard = process.child().stdin.take().expect("a keyboard");

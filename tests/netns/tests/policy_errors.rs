@@ -37,7 +37,7 @@ fn broken_yaml_is_told_with_its_line() -> Result<()> {
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: [unclosed\n",
         &["policy-1.yaml:"],
     )?;
-    rejected(&world, "a: 1\n\tb: 2\n", &["policy-1.yaml:2"])
+    rejected(&world, "a: 1\nb: @reserved\n", &["policy-1.yaml:2"])
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_file_without_any_policy_is_told() -> Result<()> {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x\n";
     let done = world.run_with_dns()?.policy(text)?.command(&["true"])?;
     assert_eq!(done.status, 125, "{done:?}");
-    done.says(&["ConfigMap"])
+    done.says(&["no policy in", "policy-1.yaml"])
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn an_unsupported_field_is_told_with_line_and_path_and_never_ignored() -> Result
                     ),
                 ],
             ),
-            "policy-1.yaml:21",
+            "policy-1.yaml:20",
             "spec.egress[1].toPorts[0].rules.http",
         ),
         (

@@ -87,7 +87,6 @@ fn forged_replies_before_the_real_one_teach_nothing_and_the_real_one_still_count
         Send::WrongQuestion(evil),
         Send::WrongPort(evil),
         Send::WrongServer(evil, evil),
-        Send::CutShort,
         Send::Honest(example),
         // And once it was answered: a second opinion.
         Send::Honest(evil),
