@@ -25,6 +25,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How much of the console is shown when the guest did not come to its end.
 const TAIL: usize = 40;
 
+/// An oops is a failure, not something to go on after.
+const CMDLINE: &str =
+    "console=ttyS0 loglevel=4 panic=-1 oops=panic nowatchdog mitigations=off rdinit=/init";
+/// The emulator keeps translated code by address: programs that always lie at the same one start
+/// twice as fast.
+const CMDLINE_EMULATED: &str = " norandmaps";
+
 /// Runs the guest to its end; the status its command ended with.
 pub(super) fn run(
     kernel: &Unpacked,
@@ -79,7 +86,8 @@ fn arguments(kernel: &Unpacked, run: &Run, memory: &str) -> Vec<OsString> {
         arguments.push(name.into());
         arguments.push(value.into());
     };
-    if kvm() {
+    let kvm = kvm();
+    if kvm {
         option("-accel", "kvm");
     }
     option("-accel", "tcg,thread=multi");
@@ -90,11 +98,9 @@ fn arguments(kernel: &Unpacked, run: &Run, memory: &str) -> Vec<OsString> {
     option("-display", "none");
     option("-kernel", &kernel.image.display().to_string());
     option("-initrd", &run.archive().display().to_string());
-    // An oops is a failure, not something to go on after. The mitigations cost an emulated
-    // processor much, and a privileged loader's programs are verified without them anyway.
     option(
         "-append",
-        "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off nowatchdog rdinit=/init",
+        &[CMDLINE, if kvm { "" } else { CMDLINE_EMULATED }].concat(),
     );
     option("-serial", &format!("file:{}", comma(&run.console())));
     option(
