@@ -51,6 +51,7 @@ scripts! {
     dot_inside_a_label_is_not_a_boundary
     duplicate_is_answered_once
     endpoints_learn_apart
+    entry_in_doubt_is_written_again
     errors_and_empty_answers_pass_and_change_nothing
     exact_name_opens_for_its_ttl
     failed_write_is_taken_back
