@@ -141,8 +141,12 @@ fn tools_in_use() -> Vec<Tool> {
             found.push(Tool { program, ipv6 });
         }
         let family = if ipv6 { "ip6" } else { "ip" };
+        // iptables-nft makes each of its chains when it is first touched: either may be the only one.
         let in_use = tools::nft().is_ok_and(|nft| {
-            tools::output(&nft, &["-t", "list", "chain", family, "filter", "FORWARD"]).is_ok()
+            let exists = |chain| {
+                tools::output(&nft, &["-t", "list", "chain", family, "filter", chain]).is_ok()
+            };
+            exists("FORWARD") || exists("INPUT")
         });
         if in_use && let Some(program) = nft_variant(ipv6) {
             found.push(Tool { program, ipv6 });
