@@ -17,7 +17,7 @@ use flows::{
 use fqdn_ebpf_common::{
     Direction,
     event::{Event, Kind},
-    policy::MatchType,
+    policy::{Action, MatchType},
     protocol,
     reason::DropReason,
 };
@@ -370,12 +370,27 @@ impl Recorder {
     }
 }
 
-/// The rules that decided; none when no entry matched and the direction's default decided.
+/// The rules that decided; none when no entry matched and the direction's default decided. Where
+/// everything is in the shadow, the shadow's rules are the ones a reader wants to see.
 fn rules<'a>(policy: &'a EndpointPolicy, event: &Event) -> &'a [Arc<RuleOrigin>] {
-    match event.match_type() {
-        None | Some(MatchType::None) => &[],
-        Some(_) => policy.rule_set(RuleSetId::from_raw(event.rule_set())),
-    }
+    let rule_set = match event.match_type() {
+        None | Some(MatchType::None) => {
+            let denies = match event.direction() {
+                Some(Direction::Egress) => policy.default_deny_egress,
+                Some(Direction::Ingress) => policy.default_deny_ingress,
+                None => false,
+            };
+            let allowed_in_shadow = event.policy() == 0
+                && event.shadow_policy() != 0
+                && event.shadow_action() == Some(Action::Allow);
+            if !(denies && allowed_in_shadow) {
+                return &[];
+            }
+            event.shadow_rule_set()
+        }
+        Some(_) => event.rule_set(),
+    };
+    policy.rule_set(RuleSetId::from_raw(rule_set))
 }
 
 /// The reason in words, the nearest rule, and what a person can do.
