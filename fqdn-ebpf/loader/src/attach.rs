@@ -10,9 +10,12 @@ use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
 };
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+};
 
-use crate::{AttachError, error::{chain, os_error}};
+use crate::{AttachError, error::chain};
 
 /// How to attach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -51,6 +54,9 @@ pub(crate) struct Hook<'a> {
 }
 
 pub(crate) fn attach(hooks: [Hook<'_>; 2], interface: &str, how: Attach) -> Result<Attached, AttachError> {
+    if if_nametoindex(interface).is_err() {
+        return Err(AttachError::NoInterface(interface.to_owned()));
+    }
     let [one, two] = hooks;
     if how != Attach::Clsact {
         match tcx(&mut [&mut *one.program, &mut *two.program], [one.at, two.at], interface) {
@@ -60,9 +66,6 @@ pub(crate) fn attach(hooks: [Hook<'_>; 2], interface: &str, how: Attach) -> Resu
                     how: "tcx",
                     namespace: None,
                 });
-            }
-            Err(error) if is_no_interface(&error) => {
-                return Err(AttachError::NoInterface(interface.to_owned()));
             }
             Err(error) if how == Attach::Tcx => {
                 return Err(AttachError::Failed {
@@ -105,9 +108,6 @@ fn clsact(hooks: [Hook<'_>; 2], interface: &str) -> Result<Attached, AttachError
     if let Err(error) = qdisc_add_clsact(interface)
         && !matches!(error, aya::programs::TcError::AlreadyAttached)
     {
-        if is_no_interface(&error) {
-            return Err(AttachError::NoInterface(interface.to_owned()));
-        }
         return Err(failed(first.name, chain(&error)));
     }
     let mut attached = Attached {
@@ -127,11 +127,6 @@ fn clsact(hooks: [Hook<'_>; 2], interface: &str) -> Result<Attached, AttachError
         attached.links.push(link);
     }
     Ok(attached)
-}
-
-fn is_no_interface(error: &(dyn std::error::Error + 'static)) -> bool {
-    const ENODEV: i32 = 19;
-    os_error(error).and_then(std::io::Error::raw_os_error) == Some(ENODEV)
 }
 
 impl Drop for Attached {

@@ -9,5 +9,6 @@
 pub mod ledger;
 pub mod pattern;
 pub mod policy;
+pub mod verdict;
 
 pub use regex::Regex;

@@ -1,0 +1,263 @@
+//! Real packets through a veth pair: both programs attached, by tcx and by clsact.
+
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use fqdn_ebpf_loader::{
+    Attach, Attached, AttachError, Config, Datapath, Direction, DropReason, EndpointSpec, Marks, Passed, PolicyId,
+    Sizes,
+};
+use identity::{AddressBook, EndpointId, LocalIdentities, reserved};
+use nix::sched::{CloneFlags, setns};
+use policy::compiled::{
+    Action, Direction as Way, EndpointPolicy, Entry, L4, Peer, PortPrefix, Precedence, Protocol, RuleSetId,
+};
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+
+const POD4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const NODE4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const POD6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
+const NODE6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+const POD_MAC: &str = "02:00:00:00:77:02";
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A node and a pod, each a network namespace, with a veth pair between them.
+struct Wire {
+    node: String,
+    pod: String,
+}
+
+impl Wire {
+    fn new(name: &str) -> Self {
+        let wire = Self {
+            node: format!("fqdn-ebpf-{name}-{}-node", std::process::id()),
+            pod: format!("fqdn-ebpf-{name}-{}-pod", std::process::id()),
+        };
+        let Self { node, pod } = &wire;
+        for namespace in [node, pod] {
+            ip(&format!("netns add {namespace}"));
+            ip(&format!("-n {namespace} link set lo up"));
+        }
+        ip(&format!("-n {node} link add pod0 type veth peer name eth0 address {POD_MAC} netns {pod}"));
+        ip(&format!("-n {node} addr add {NODE4}/24 dev pod0"));
+        ip(&format!("-n {node} addr add {NODE6}/64 dev pod0 nodad"));
+        ip(&format!("-n {pod} addr add {POD4}/24 dev eth0"));
+        ip(&format!("-n {pod} addr add {POD6}/64 dev eth0 nodad"));
+        ip(&format!("-n {node} link set pod0 up"));
+        ip(&format!("-n {pod} link set eth0 up"));
+        wire
+    }
+
+    fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let file = File::open(format!("/run/netns/{namespace}")).unwrap();
+                    setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+                    work()
+                })
+                .join()
+                .unwrap()
+        })
+    }
+
+    fn in_node<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        Self::within(&self.node, work)
+    }
+
+    fn in_pod<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        Self::within(&self.pod, work)
+    }
+
+    fn ifindex(&self) -> u32 {
+        let output = Command::new("ip")
+            .args(["-n", &self.node, "-o", "link", "show", "pod0"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split(':').next().unwrap().trim().parse().unwrap()
+    }
+
+    /// One echo request from a raw socket, and whether its reply comes.
+    fn pings(&self, target: IpAddr) -> bool {
+        self.in_pod(|| {
+            let (domain, protocol, request, reply) = match target {
+                IpAddr::V4(_) => (Domain::IPV4, SocketProtocol::ICMPV4, 8, 0),
+                IpAddr::V6(_) => (Domain::IPV6, SocketProtocol::ICMPV6, 128, 129),
+            };
+            let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let mut message = [request, 0, 0, 0, 0x77, 0x77, 0, 1];
+            // The kernel fills in the checksum for ICMPv6 only.
+            let checksum = !(u16::from(request) * 256 + 0x7777 + 1);
+            message[2..4].copy_from_slice(&checksum.to_be_bytes());
+            let start = std::time::Instant::now();
+            socket.send_to(&message, &SocketAddr::new(target, 0).into()).unwrap();
+            let mut buffer = [0; 256];
+            while start.elapsed() < Duration::from_secs(1) {
+                let Ok(read) = std::io::Read::read(&mut socket, &mut buffer) else {
+                    continue;
+                };
+                // An IPv4 raw socket gives the header as well.
+                let at = if target.is_ipv4() { 20 } else { 0 };
+                if read > at && buffer[at] == reply {
+                    return true;
+                }
+            }
+            false
+        })
+    }
+
+    fn connects(&self, target: SocketAddr) -> bool {
+        self.in_pod(|| TcpStream::connect_timeout(&target, Duration::from_millis(700)).is_ok())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for namespace in [&self.node, &self.pod] {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+    }
+}
+
+fn entry(way: Way, peer: Peer, l4: L4, action: Action) -> Entry {
+    Entry {
+        direction: way,
+        peer,
+        l4,
+        action,
+        precedence: Precedence::of(action),
+        rule_set: RuleSetId::from_raw(0),
+    }
+}
+
+fn load(marks: Marks, port: u16) -> Datapath {
+    let identities = Arc::new(Mutex::new(LocalIdentities::default()));
+    let config = Config::new(marks, port, 1);
+    Datapath::load(&Sizes::for_one_workload(), &config, identities).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn spec() -> EndpointSpec {
+    EndpointSpec {
+        v4: Some(POD4),
+        v6: vec![POD6],
+        ..EndpointSpec::new(EndpointId::new(1), [2, 0, 0, 0, 0x77, 2])
+    }
+}
+
+/// Ping and port 8080 to the node, nothing else.
+fn node_only() -> EndpointPolicy {
+    let host = Peer::Identity(reserved::HOST);
+    let mut entries = vec![
+        entry(Way::Egress, host, L4::new(Protocol::Tcp, PortPrefix::one(8080)), Action::Allow),
+        entry(Way::Egress, host, L4::new(Protocol::Icmp, PortPrefix::one(8)), Action::Allow),
+        entry(Way::Egress, host, L4::new(Protocol::Icmpv6, PortPrefix::one(128)), Action::Allow),
+    ];
+    entries.sort_unstable();
+    EndpointPolicy {
+        default_deny_egress: true,
+        entries,
+        ..EndpointPolicy::default()
+    }
+}
+
+fn book() -> AddressBook {
+    let mut book = AddressBook::default();
+    book.insert_address(NODE4.into(), reserved::HOST);
+    book.insert_address(NODE6.into(), reserved::HOST);
+    book
+}
+
+fn enforced_by(how: Attach, name: &str) {
+    let wire = Wire::new(name);
+    let mut datapath = load(Marks::default(), 0);
+    datapath.ipcache(&book()).unwrap();
+    let policy = PolicyId::new(1);
+    datapath.set_policy(policy, &node_only()).unwrap();
+    let listeners: Vec<_> = wire.in_node(|| {
+        ["0.0.0.0:8080", "0.0.0.0:8081", "[::]:9080"]
+            .map(|address| TcpListener::bind(address).unwrap())
+            .into()
+    });
+    let at = |ip: IpAddr, port| SocketAddr::new(ip, port);
+    // The first packet of all resolves the neighbour and needs no help.
+    assert!(wire.pings(NODE4.into()));
+    assert!(wire.pings(NODE6.into()));
+    assert!(wire.connects(at(NODE4.into(), 8081)) && wire.connects(at(NODE6.into(), 9080)));
+
+    let attached: Attached = wire.in_node(|| datapath.attach("pod0", how)).unwrap_or_else(|e| panic!("{e}"));
+    println!("attached by {}", attached.how());
+    assert!(!wire.pings(NODE4.into()), "an interface without endpoint drops");
+    let spec = EndpointSpec {
+        enforced: Some(policy),
+        ..spec()
+    };
+    datapath.set_endpoint(wire.ifindex(), &spec).unwrap();
+    // Neighbour entries that failed meanwhile come back through the guard.
+    ip(&format!("-n {} neigh flush all", wire.pod));
+    ip(&format!("-n {} neigh flush all", wire.node));
+    assert!(wire.pings(NODE4.into()), "ping is allowed");
+    assert!(wire.pings(NODE6.into()), "ping6 is allowed");
+    assert!(wire.connects(at(NODE4.into(), 8080)), "8080 is allowed");
+    assert!(!wire.connects(at(NODE4.into(), 8081)), "8081 is not");
+    assert!(!wire.connects(at(NODE6.into(), 9080)), "9080 is not");
+    // A whole conversation, both ways, through one allowed connection.
+    let mut client = wire.in_pod(|| TcpStream::connect(at(NODE4.into(), 8080)).unwrap());
+    let (mut server, _) = listeners[0].accept().unwrap();
+    while server.peer_addr().unwrap() != client.local_addr().unwrap() {
+        (server, _) = listeners[0].accept().unwrap();
+    }
+    let sent = vec![7; 3 << 20];
+    let reader = thread::spawn(move || std::io::copy(&mut server, &mut std::io::sink()).unwrap());
+    std::io::Write::write_all(&mut client, &sent).unwrap();
+    drop(client);
+    assert_eq!(reader.join().unwrap(), 3 << 20);
+    // Somebody else's address.
+    ip(&format!("-n {} addr add 10.77.0.9/24 dev eth0", wire.pod));
+    wire.in_pod(|| {
+        let socket = UdpSocket::bind("10.77.0.9:0").unwrap();
+        let _ = socket.send_to(b"spoofed", (NODE4, 8080));
+    });
+    let metrics = datapath.metrics().unwrap();
+    let dropped = |reason| metrics.dropped(reason, Direction::Egress).packets();
+    assert!(dropped(DropReason::PolicyDenied) >= 2);
+    assert!(dropped(DropReason::InvalidSourceIp) >= 1);
+    assert!(dropped(DropReason::NoEndpoint) >= 1);
+    assert!(metrics.passed(Passed::Established, Direction::Egress).bytes() > 3 << 20);
+    assert!(metrics.passed(Passed::Established, Direction::Ingress).packets() > 10);
+    println!("{:?}", metrics.drops().collect::<Vec<_>>());
+
+    // Dropped on a thread of another namespace: detached where it was attached.
+    drop(attached);
+    assert!(wire.connects(at(NODE4.into(), 8081)), "detached");
+}
+
+#[test]
+fn a_policy_holds_on_the_wire_by_tcx() {
+    enforced_by(Attach::Tcx, "tcx");
+}
+
+#[test]
+fn a_policy_holds_on_the_wire_by_clsact() {
+    enforced_by(Attach::Clsact, "cls");
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_named() {
+    let mut datapath = load(Marks::default(), 0);
+    for how in [Attach::Auto, Attach::Tcx, Attach::Clsact] {
+        let error = datapath.attach("nowhere0", how).unwrap_err();
+        assert!(matches!(&error, AttachError::NoInterface(name) if name == "nowhere0"), "{error}");
+    }
+}
