@@ -98,6 +98,7 @@ impl World {
                 identities: &identities,
                 mode: EnforcementMode::Default,
                 allow_local_host: true,
+                steer_dns: true,
             },
             &mut SelectorTable::default(),
         )?;
@@ -127,7 +128,8 @@ impl World {
     }
 }
 
-fn resolver_labels() -> LabelSet {
+/// What a resolver is taken for unless somebody says otherwise.
+pub(crate) fn resolver_labels() -> LabelSet {
     namespace_labels("kube-system")
         .into_iter()
         .chain([Label::k8s("k8s-app", "kube-dns")])

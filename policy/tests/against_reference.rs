@@ -236,6 +236,7 @@ impl Datapath {
             identities: &identities,
             mode: EnforcementMode::Default,
             allow_local_host: true,
+            steer_dns: false,
         };
         let policy = compile(&input, &mut SelectorTable::default()).unwrap();
         let mut map: BTreeMap<_, Vec<_>> = BTreeMap::new();

@@ -77,6 +77,7 @@ impl World {
             identities: &identities,
             mode: EnforcementMode::Default,
             allow_local_host: true,
+            steer_dns: false,
         };
         compile(&input, &mut SelectorTable::default()).unwrap()
     }

@@ -81,6 +81,7 @@ fn compiled_as(policies: &[Policy], subject: &LabelSet, mode: EnforcementMode) -
         identities: &identities,
         mode,
         allow_local_host: true,
+        steer_dns: false,
     };
     compile(&input, &mut SelectorTable::default()).unwrap()
 }
@@ -250,6 +251,7 @@ fn a_peer_of_another_cluster_is_not_meant_unless_it_is_named() {
             identities: &identities,
             mode: EnforcementMode::Default,
             allow_local_host: true,
+            steer_dns: false,
         };
         let policy = compile(&input, &mut SelectorTable::default()).unwrap();
         assert_eq!(
@@ -339,6 +341,7 @@ fn a_prefix_without_identity_is_an_error_not_a_hole() {
         identities: &identities,
         mode: EnforcementMode::Default,
         allow_local_host: true,
+        steer_dns: false,
     };
     let error = compile(&input, &mut SelectorTable::default()).unwrap_err();
     assert!(matches!(error, CompileError::PrefixWithoutIdentity { .. }));
@@ -558,6 +561,7 @@ fn vectors_g_dns_decisions() {
             identities: &identities,
             mode: EnforcementMode::Default,
             allow_local_host: true,
+            steer_dns: false,
         };
         compile(&input, &mut SelectorTable::default()).unwrap()
     };
@@ -708,6 +712,7 @@ fn one_table_of_selectors_serves_every_endpoint() {
             identities: &identities,
             mode: EnforcementMode::Default,
             allow_local_host: true,
+            steer_dns: false,
         };
         compile(&input, &mut table).unwrap()
     };

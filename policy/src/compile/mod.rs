@@ -59,6 +59,9 @@ pub struct CompileInput<'a> {
     pub mode: EnforcementMode,
     /// Whether the local node may reach the endpoint unless a rule denies it (kubelet probes).
     pub allow_local_host: bool,
+    /// Whether all allowed DNS goes through the proxy even where no rule asks for it: in a pod whose
+    /// only resolver is the proxy, nobody else would answer.
+    pub steer_dns: bool,
 }
 
 /// Why a policy cannot be compiled.
@@ -115,6 +118,7 @@ pub fn compile(
         origins: Vec::new(),
         selectors: BTreeMap::new(),
         dns: dns::Rules::default(),
+        steer_dns: input.steer_dns,
     };
     let mut deny = [always, always];
     let mut ingress_rule = false;
@@ -168,12 +172,13 @@ struct Build<'a> {
     origins: Vec<Arc<RuleOrigin>>,
     selectors: BTreeMap<SelectorId, NameSelector>,
     dns: dns::Rules,
+    steer_dns: bool,
 }
 
 impl Build<'_> {
     /// The entries of everything gathered.
     fn finish(mut self, default_deny_ingress: bool, default_deny_egress: bool) -> EndpointPolicy {
-        let learns = !self.selectors.is_empty();
+        let learns = self.steer_dns || !self.selectors.is_empty();
         let steered = self.dns.steered_ports(learns);
         if !default_deny_egress {
             for l4 in self.dns.unrestricted(&steered, learns) {
