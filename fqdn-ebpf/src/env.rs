@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_ANY, __sk_buff},
+    bindings::{__sk_buff, BPF_ANY},
     btf_maps::lpm_trie::Key,
     helpers::bpf_skb_load_bytes,
     programs::TcContext,

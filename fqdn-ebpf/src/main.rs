@@ -90,7 +90,9 @@ fn settle(
         }
         Verdict::Steer => {
             let outcome = match (config, endpoint) {
-                (Some(config), Some(endpoint)) => steer::to_proxy(skb, config, endpoint, &scratch.packet),
+                (Some(config), Some(endpoint)) => {
+                    steer::to_proxy(skb, config, endpoint, &scratch.packet)
+                }
                 // Without them nothing is ever steered.
                 (None, _) | (_, None) => Err(DropReason::NoConfig),
             };

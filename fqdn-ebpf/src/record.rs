@@ -60,7 +60,8 @@ pub(crate) fn event(
         return;
     };
     // SAFETY: the element stays valid for the run; see `bucket` for races between processors.
-    let allowed = unsafe { (*bucket).take(meta.now, config.events_per_second(), config.event_burst()) };
+    let allowed =
+        unsafe { (*bucket).take(meta.now, config.events_per_second(), config.event_burst()) };
     if !allowed {
         return passed(Passed::EventSuppressed, meta.direction, skb);
     }
@@ -73,6 +74,11 @@ pub(crate) fn event(
         ifindex: skb.ifindex(),
         length: skb.len(),
     };
-    room.write(Event::new(&scene, endpoint, &scratch.packet, &scratch.report));
+    room.write(Event::new(
+        &scene,
+        endpoint,
+        &scratch.packet,
+        &scratch.report,
+    ));
     room.submit(0);
 }

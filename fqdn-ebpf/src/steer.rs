@@ -107,7 +107,11 @@ pub(crate) fn to_proxy(
     endpoint: &Endpoint,
     packet: &Packet,
 ) -> Result<Steered, DropReason> {
-    let localhost = if packet.source.is_v4() { LOCALHOST_V4 } else { LOCALHOST_V6 };
+    let localhost = if packet.source.is_v4() {
+        LOCALHOST_V4
+    } else {
+        LOCALHOST_V6
+    };
     let mut listener = Tuple::new(
         packet.source,
         packet.source_port,
@@ -191,7 +195,13 @@ fn assign_connection(skb: &Skb, config: &Config, packet: &Packet) -> Result<bool
 #[inline(always)]
 fn foreign_listener(skb: &Skb, config: &Config, packet: &Packet) -> bool {
     // Port 0 belongs to no connection, so only a listener can be found.
-    let socket = Tuple::new(packet.source, 0, packet.destination, packet.destination_port).tcp(skb);
+    let socket = Tuple::new(
+        packet.source,
+        0,
+        packet.destination,
+        packet.destination_port,
+    )
+    .tcp(skb);
     if socket.is_null() {
         return false;
     }

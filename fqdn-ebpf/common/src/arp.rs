@@ -67,7 +67,8 @@ pub fn from_workload(bytes: &impl Bytes, endpoint: &Endpoint) -> Result<(), Drop
     }
     let sender = Addr::v4([s0, s1, s2, s3]);
     // A probe asks for the address it is about to use, with no sender address (RFC 5227).
-    let probe = is_request && sender == Addr::v4([0; 4]) && endpoint.owns(&Addr::v4([t0, t1, t2, t3]));
+    let probe =
+        is_request && sender == Addr::v4([0; 4]) && endpoint.owns(&Addr::v4([t0, t1, t2, t3]));
     if probe || endpoint.owns(&sender) {
         Ok(())
     } else {

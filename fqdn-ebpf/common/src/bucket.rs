@@ -9,7 +9,9 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Tokens of one endpoint, in billionths, so that a nanosecond earns `rate` of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Bucket {
     tokens: u64,
@@ -36,7 +38,11 @@ impl Bucket {
             elapsed.wrapping_mul(per_second as u64)
         };
         let filled = self.tokens.wrapping_add(earned);
-        let tokens = if filled > full || filled < earned { full } else { filled };
+        let tokens = if filled > full || filled < earned {
+            full
+        } else {
+            filled
+        };
         self.filled = now;
         if tokens < TOKEN {
             self.tokens = tokens;
@@ -56,9 +62,13 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let mut bucket = Bucket::default();
-        let taken = (0..50).filter(|_| bucket.take(100 * SECOND, 10, 20)).count();
+        let taken = (0..50)
+            .filter(|_| bucket.take(100 * SECOND, 10, 20))
+            .count();
         assert_eq!(taken, 20);
-        let taken = (0..1000).filter(|ms| bucket.take(100 * SECOND + ms * 1_000_000, 10, 20)).count();
+        let taken = (0..1000)
+            .filter(|ms| bucket.take(100 * SECOND + ms * 1_000_000, 10, 20))
+            .count();
         assert_eq!(taken, 9);
     }
 

@@ -64,7 +64,11 @@ impl Config {
             to_proxy_mark: marks.to_proxy & marks.mask,
             from_proxy_mark: marks.from_proxy & marks.mask,
             listener_port,
-            listener_shards: if listener_shards == 0 { 1 } else { listener_shards },
+            listener_shards: if listener_shards == 0 {
+                1
+            } else {
+                listener_shards
+            },
             events_per_second: 1000,
             event_burst: 2000,
         }
@@ -113,7 +117,11 @@ impl Config {
     /// `bpf_sk_assign` refuses SO_REUSEPORT groups before Linux 6.6.
     #[inline(always)]
     pub const fn listener_port(&self, endpoint: u32) -> u16 {
-        let shards = if self.listener_shards == 0 { 1 } else { self.listener_shards as u32 };
+        let shards = if self.listener_shards == 0 {
+            1
+        } else {
+            self.listener_shards as u32
+        };
         self.listener_port.wrapping_add((endpoint % shards) as u16)
     }
 

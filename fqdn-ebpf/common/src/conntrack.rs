@@ -28,7 +28,21 @@ pub const ICMP: u64 = 30 * SECOND;
 
 /// One flow, seen from the workload. Which of its addresses is an index, because the table is
 /// the endpoint's own: a shorter key is a faster one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct FlowKey {
     peer: Addr,
@@ -61,7 +75,14 @@ impl FlowKey {
 
     /// Requests of one ICMP type with one identifier, and their replies.
     #[inline(always)]
-    pub const fn icmp(own: u8, peer: Addr, protocol: u8, request: u8, id: u16, asks: Direction) -> Self {
+    pub const fn icmp(
+        own: u8,
+        peer: Addr,
+        protocol: u8,
+        request: u8,
+        id: u16,
+        asks: Direction,
+    ) -> Self {
         match asks {
             Direction::Egress => Self::new(own, id, peer, request as u16, protocol),
             Direction::Ingress => Self::new(own | PEER_ASKS, request as u16, peer, id, protocol),
@@ -136,7 +157,9 @@ pub struct Opening {
 }
 
 /// The record of one flow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Flow {
     expires: u64,
@@ -225,7 +248,9 @@ impl Flow {
         if sighting.now >= self.expires {
             return Seen::Expired;
         }
-        if sighting.protocol == protocol::TCP && sighting.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+        if sighting.protocol == protocol::TCP
+            && sighting.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+        {
             return Seen::Reopens {
                 again: self.opened == sighting.direction.number()
                     && self.state & state::REPLIED == 0
@@ -306,7 +331,12 @@ impl Flow {
             self.replier_packets = self.replier_packets.wrapping_add(1);
             self.replier_bytes = self.replier_bytes.wrapping_add(sighting.bytes as u64);
         }
-        self.state = advance(self.state, sighting.protocol, sighting.tcp_flags, from_opener);
+        self.state = advance(
+            self.state,
+            sighting.protocol,
+            sighting.tcp_flags,
+            from_opener,
+        );
         let lifetime = lifetime(sighting.protocol, self.state);
         let expires = sighting.now.wrapping_add(lifetime);
         self.expires = expires;

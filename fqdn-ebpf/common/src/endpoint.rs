@@ -129,11 +129,24 @@ impl Endpoint {
         self.policy = enforced.id.get();
         self.shadow = shadow.id.get();
         self.revision = revision;
-        self.flags = keep
-            | if enforced.deny_ingress { flag::DENY_INGRESS } else { 0 }
-            | if enforced.deny_egress { flag::DENY_EGRESS } else { 0 }
-            | if shadow.deny_ingress { flag::SHADOW_DENY_INGRESS } else { 0 }
-            | if shadow.deny_egress { flag::SHADOW_DENY_EGRESS } else { 0 };
+        self.flags =
+            keep | if enforced.deny_ingress {
+                flag::DENY_INGRESS
+            } else {
+                0
+            } | if enforced.deny_egress {
+                flag::DENY_EGRESS
+            } else {
+                0
+            } | if shadow.deny_ingress {
+                flag::SHADOW_DENY_INGRESS
+            } else {
+                0
+            } | if shadow.deny_egress {
+                flag::SHADOW_DENY_EGRESS
+            } else {
+                0
+            };
         self
     }
 
@@ -258,7 +271,8 @@ mod tests {
 
     #[test]
     fn an_unused_address_slot_owns_nothing() {
-        let endpoint = Endpoint::new(1, 0, [2; 6]).with_addresses(Some([10, 0, 0, 1]), [Addr::UNSPECIFIED; 2]);
+        let endpoint =
+            Endpoint::new(1, 0, [2; 6]).with_addresses(Some([10, 0, 0, 1]), [Addr::UNSPECIFIED; 2]);
         assert!(endpoint.owns(&Addr::v4([10, 0, 0, 1])));
         assert!(!endpoint.owns(&Addr::v4([10, 0, 0, 2])));
         assert!(!endpoint.owns(&Addr::UNSPECIFIED));
@@ -266,12 +280,20 @@ mod tests {
 
     #[test]
     fn audit_survives_a_change_of_policy() {
-        let deny = InForce { id: PolicyId::new(4), deny_ingress: false, deny_egress: true };
-        let endpoint = Endpoint::new(1, 0, [2; 6])
-            .with_audit(true)
-            .with_policy(InForce::default(), deny, 9);
+        let deny = InForce {
+            id: PolicyId::new(4),
+            deny_ingress: false,
+            deny_egress: true,
+        };
+        let endpoint =
+            Endpoint::new(1, 0, [2; 6])
+                .with_audit(true)
+                .with_policy(InForce::default(), deny, 9);
         assert!(endpoint.is_audited() && endpoint.shadow_denies(Direction::Egress));
         assert!(!endpoint.denies(Direction::Egress) && !endpoint.shadow_denies(Direction::Ingress));
-        assert_eq!((endpoint.policy(), endpoint.shadow(), endpoint.revision()), (0, 4, 9));
+        assert_eq!(
+            (endpoint.policy(), endpoint.shadow(), endpoint.revision()),
+            (0, 4, 9)
+        );
     }
 }

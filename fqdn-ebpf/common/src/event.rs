@@ -94,7 +94,9 @@ impl Report {
 }
 
 /// The record on the ring buffer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Event {
     time: u64,
@@ -141,7 +143,12 @@ pub struct Scene {
 impl Event {
     /// The event of a packet. Without an endpoint the packet met an unknown interface.
     #[inline(always)]
-    pub const fn new(scene: &Scene, endpoint: Option<&Endpoint>, packet: &Packet, report: &Report) -> Self {
+    pub const fn new(
+        scene: &Scene,
+        endpoint: Option<&Endpoint>,
+        packet: &Packet,
+        report: &Report,
+    ) -> Self {
         let (id, policy, shadow) = match endpoint {
             Some(endpoint) => (endpoint.id(), endpoint.policy(), endpoint.shadow()),
             None => (0, 0, 0),

@@ -16,7 +16,9 @@ use crate::{
 pub const LIFETIME: u64 = 30 * 1_000_000_000;
 
 /// Which datagram.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct DatagramKey {
     source: Addr,
@@ -38,14 +40,20 @@ impl DatagramKey {
             source: packet.source,
             destination: packet.destination,
             id: packet.fragment_id,
-            protocol: if packet.source.is_v4() { packet.protocol } else { 0 },
+            protocol: if packet.source.is_v4() {
+                packet.protocol
+            } else {
+                0
+            },
             reserved: [0; 3],
         }
     }
 }
 
 /// What only the first fragment says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Ports {
     expires: u64,
@@ -80,7 +88,11 @@ impl Ports {
         packet.destination_port = self.destination;
         packet.protocol = self.protocol;
         // A later fragment never opens a connection.
-        packet.tcp_flags = if self.protocol == protocol::TCP { crate::packet::tcp::ACK } else { 0 };
+        packet.tcp_flags = if self.protocol == protocol::TCP {
+            crate::packet::tcp::ACK
+        } else {
+            0
+        };
         packet.part = Part::Later;
         true
     }

@@ -59,7 +59,8 @@ pub fn from_workload(
     peer_identity: impl FnOnce(&Addr) -> u32,
 ) -> Result<Guard, DropReason> {
     let destination = packet.destination;
-    if destination.is_loopback() || destination.is_unspecified() || destination == Addr::v4([0; 4]) {
+    if destination.is_loopback() || destination.is_unspecified() || destination == Addr::v4([0; 4])
+    {
         return Err(DropReason::InvalidDestinationIp);
     }
     let own = endpoint.owns(&packet.source);
@@ -78,7 +79,11 @@ pub fn from_workload(
             }
         }
         protocol::UDP if packet.part != Part::Later => {
-            let server = if packet.source.is_v4() { (67, 68) } else { (547, 546) };
+            let server = if packet.source.is_v4() {
+                (67, 68)
+            } else {
+                (547, 546)
+            };
             if (packet.source_port, packet.destination_port) == server {
                 return Err(DropReason::ForbiddenDhcp);
             }

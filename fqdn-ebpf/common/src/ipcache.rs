@@ -25,7 +25,9 @@ const LOCAL_END: u32 = 0x0200_0000;
 pub const V4_BITS: u32 = 96;
 
 /// The record of an address or prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Entry {
     identity: u32,
@@ -69,7 +71,11 @@ impl Entry {
 /// The identity of an address nobody knows anything about.
 #[inline(always)]
 pub const fn world_of(address: Addr) -> u32 {
-    if address.is_v4() { WORLD_IPV4 } else { WORLD_IPV6 }
+    if address.is_v4() {
+        WORLD_IPV4
+    } else {
+        WORLD_IPV6
+    }
 }
 
 /// Whether what DNS taught may count for an address of this identity: only the world and its

@@ -12,7 +12,9 @@ use crate::address::Addr;
 pub const SLOTS: usize = 4;
 
 /// Whose, and which address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct LearnedKey {
     address: Addr,
@@ -40,7 +42,9 @@ impl LearnedKey {
 }
 
 /// One identity until one moment. Identity 0 is an empty slot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Slot {
     expires: u64,
@@ -78,7 +82,9 @@ impl Slot {
 }
 
 /// Everything learned about one address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Learned {
     slots: [Slot; SLOTS],
@@ -112,7 +118,12 @@ mod tests {
 
     #[test]
     fn each_slot_ends_by_itself_and_exactly() {
-        let learned = Learned::new([Slot::new(5, 100), Slot::new(6, 200), Slot::default(), Slot::default()]);
+        let learned = Learned::new([
+            Slot::new(5, 100),
+            Slot::new(6, 200),
+            Slot::default(),
+            Slot::default(),
+        ]);
         assert_eq!(learned.live(99), [5, 6, 0, 0]);
         assert_eq!(learned.live(100), [0, 6, 0, 0]);
         assert_eq!(learned.live(200), [0; 4]);

@@ -487,7 +487,9 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet, offset: u16) -> Result<(),
         _ => return Ok(()),
     };
     let mut header = [0_u8; 8];
-    if packet.transport.wrapping_add(need) > packet.end || !bytes.read(packet.transport, &mut header) {
+    if packet.transport.wrapping_add(need) > packet.end
+        || !bytes.read(packet.transport, &mut header)
+    {
         return Err(DropReason::TruncatedHeader);
     }
     let [a, b, c, d, e, f, _, _] = header;
@@ -520,4 +522,3 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet, offset: u16) -> Result<(),
     }
     Ok(())
 }
-

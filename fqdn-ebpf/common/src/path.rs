@@ -172,7 +172,9 @@ fn walk(
     endpoint: Option<&Endpoint>,
     scratch: &mut Scratch,
 ) -> Result<Verdict, DropReason> {
-    let config = config.filter(|config| config.is_ours()).ok_or(DropReason::NoConfig)?;
+    let config = config
+        .filter(|config| config.is_ours())
+        .ok_or(DropReason::NoConfig)?;
     let endpoint = endpoint.ok_or(DropReason::NoEndpoint)?;
     let from_workload = matches!(meta.direction, Direction::Egress);
     if !from_workload && meta.ingress_ifindex == 0 && config.is_from_proxy(meta.mark) {
@@ -289,7 +291,13 @@ fn place(packet: &Packet, direction: Direction, own: u8, peer: Addr) -> Place {
         Direction::Egress => (packet.source_port, packet.destination_port),
         Direction::Ingress => (packet.destination_port, packet.source_port),
     };
-    Place::Flow(FlowKey::new(own, own_port, peer, peer_port, packet.protocol))
+    Place::Flow(FlowKey::new(
+        own,
+        own_port,
+        peer,
+        peer_port,
+        packet.protocol,
+    ))
 }
 
 #[inline(always)]
@@ -324,7 +332,9 @@ fn track(
     let again = match env.flow(slot, &key, |flow| flow.see(&sighting)) {
         Some(Seen::Known) => return Ok(Verdict::Pass(Passed::Established)),
         Some(Seen::Stale { opened, opening }) => {
-            return again(env, meta, endpoint, scratch, &sighting, &key, opened, &opening);
+            return again(
+                env, meta, endpoint, scratch, &sighting, &key, opened, &opening,
+            );
         }
         Some(Seen::Reopens { again }) => again,
         Some(Seen::Expired) | None => false,
@@ -336,7 +346,10 @@ fn track(
 /// Judges a flow that begins with this packet, and remembers it at `at`. `again`: the packet
 /// repeats one that was judged and reported before.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a struct for them would only live on the 512-byte stack")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a struct for them would only live on the 512-byte stack"
+)]
 fn fresh(
     env: &impl Env,
     meta: &Meta,
@@ -352,8 +365,10 @@ fn fresh(
     scratch.case.peers = Peers {
         identity,
         learned: if ipcache::names_count_for(identity) {
-            env.learned(&LearnedKey::new(endpoint.id(), peer), |learned| learned.live(meta.now))
-                .unwrap_or([0; SLOTS])
+            env.learned(&LearnedKey::new(endpoint.id(), peer), |learned| {
+                learned.live(meta.now)
+            })
+            .unwrap_or([0; SLOTS])
         } else {
             [0; SLOTS]
         },
@@ -414,7 +429,10 @@ fn fresh(
 
 /// Judges a flow again that was opened under another policy or another IPCACHE.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a struct for them would only live on the 512-byte stack")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a struct for them would only live on the 512-byte stack"
+)]
 fn again(
     env: &impl Env,
     meta: &Meta,
@@ -435,7 +453,11 @@ fn again(
     {
         identity = before.identity;
     }
-    let learned = if ipcache::names_count_for(identity) { before.learned } else { 0 };
+    let learned = if ipcache::names_count_for(identity) {
+        before.learned
+    } else {
+        0
+    };
     scratch.case.peers = Peers {
         identity,
         learned: [learned, 0, 0, 0],
@@ -495,7 +517,11 @@ const fn refusal(judgement: &Judgement) -> DropReason {
 
 /// What is for the proxy and can be handed to it.
 #[inline(always)]
-fn steer(endpoint: &Endpoint, direction: Direction, packet: &Packet) -> Result<Verdict, DropReason> {
+fn steer(
+    endpoint: &Endpoint,
+    direction: Direction,
+    packet: &Packet,
+) -> Result<Verdict, DropReason> {
     // Reassembly loses the socket in IPv4, and in IPv6 the ports are only in the first fragment.
     if packet.part != Part::Whole {
         return spare(endpoint, DropReason::FragmentIntercepted);
@@ -548,7 +574,14 @@ fn related(
             icmp::Kind::Reply(request) => (request, sent.reverse()),
             icmp::Kind::Error | icmp::Kind::Other => return spare(endpoint, UNRELATED),
         };
-        FlowKey::icmp(own, peer, quoted.protocol, request, quoted.source_port, asks)
+        FlowKey::icmp(
+            own,
+            peer,
+            quoted.protocol,
+            request,
+            quoted.source_port,
+            asks,
+        )
     } else {
         FlowKey::new(own, own_port, peer, peer_port, quoted.protocol)
     };

@@ -19,7 +19,9 @@ pub const PROTOCOL_BITS: u32 = 80;
 pub const FULL_BITS: u32 = 96;
 
 /// Policy, peer, direction, protocol, port; what the longest-prefix match runs over.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct PolicyKey {
     policy: u32,
@@ -34,7 +36,13 @@ const _: () = assert!(size_of::<PolicyKey>() == 12);
 impl PolicyKey {
     /// The key of a packet (or, with trailing parts zero, of an entry).
     #[inline(always)]
-    pub const fn new(policy: u32, identity: u32, direction: Direction, protocol: u8, port: u16) -> Self {
+    pub const fn new(
+        policy: u32,
+        identity: u32,
+        direction: Direction,
+        protocol: u8,
+        port: u16,
+    ) -> Self {
         Self {
             policy,
             identity,
@@ -113,7 +121,9 @@ pub enum Action {
 }
 
 /// The record of one entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct PolicyEntry {
     precedence: u32,

@@ -91,7 +91,11 @@ struct Best {
 #[inline(always)]
 pub fn judge(rules: &impl Rules, ask: &Ask, peers: &Peers) -> Judgement {
     let mut judgement = Judgement {
-        action: if ask.deny_by_default { Action::Deny } else { Action::Allow },
+        action: if ask.deny_by_default {
+            Action::Deny
+        } else {
+            Action::Allow
+        },
         match_type: MatchType::None,
         identity: peers.identity,
         learned: peers.first_learned(),

@@ -1,5 +1,14 @@
 //! The vectors on the host: the same code as in the kernel, with maps made of collections.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    dead_code,
+    reason = "a test says what went wrong by failing; benches share helpers they do not all use"
+)]
+
 mod model;
 mod vectors;
 

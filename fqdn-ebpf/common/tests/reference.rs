@@ -1,5 +1,14 @@
 //! The verdict against the second, naive implementation.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    dead_code,
+    reason = "a test says what went wrong by failing; benches share helpers they do not all use"
+)]
+
 mod model;
 mod vectors;
 
@@ -36,24 +45,26 @@ fn an_entry() -> impl Strategy<Value = naive::Entry> {
         0_u8..3,
         0_u32..3,
     )
-        .prop_map(|(identity, (protocol, port, bits), action, tier)| naive::Entry {
-            identity,
-            protocol,
-            port,
-            bits,
-            decision: match action {
-                0 => Decision::Allow,
-                1 => Decision::Deny,
-                _ => Decision::Redirect,
-            },
-            precedence: tier * 256
-                + match action {
-                    0 => 1,
-                    1 => 255,
-                    _ => 121,
+        .prop_map(
+            |(identity, (protocol, port, bits), action, tier)| naive::Entry {
+                identity,
+                protocol,
+                port,
+                bits,
+                decision: match action {
+                    0 => Decision::Allow,
+                    1 => Decision::Deny,
+                    _ => Decision::Redirect,
                 },
-            tag: 0,
-        })
+                precedence: tier * 256
+                    + match action {
+                        0 => 1,
+                        1 => 255,
+                        _ => 121,
+                    },
+                tag: 0,
+            },
+        )
 }
 
 /// Entries as the policy compiler leaves them: one for each peer, protocol and port prefix, and
@@ -164,7 +175,7 @@ proptest! {
         let same = |e: &naive::Entry| (e.identity, e.protocol, e.port, e.bits) == (more.identity, more.protocol, more.port, more.bits);
         if !after.iter().any(|e| same(e) && e.precedence >= more.precedence) {
             after.retain(|e| !same(e));
-            after.push(more);
+            after.push(more.clone());
         }
         let peers = Peers { learned, identity };
         let old = asked(&trie(&compiled(before)), true, &peers, 6, port).action;
@@ -265,7 +276,9 @@ fn an_endpoint_without_policy_allows_whatever_the_maps_hold() {
 
 #[test]
 fn lifetimes() {
-    use fqdn_ebpf_common::conntrack::{ICMP, TCP_CLOSING, TCP_ESTABLISHED, TCP_OPENING, UDP_OPENING, UDP_REPLIED};
+    use fqdn_ebpf_common::conntrack::{
+        ICMP, TCP_CLOSING, TCP_ESTABLISHED, TCP_OPENING, UDP_OPENING, UDP_REPLIED,
+    };
     let at = |direction, protocol, tcp_flags, now| Sighting {
         direction,
         protocol,
@@ -279,7 +292,10 @@ fn lifetimes() {
     let lifetime = |protocol, steps: &[(Direction, u8)]| {
         let mut flow = Flow::open(&at(out, protocol, steps[0].1, 0), &Opening::default());
         for (nth, (direction, flags)) in steps.iter().enumerate().skip(1) {
-            assert_eq!(flow.see(&at(*direction, protocol, *flags, nth as u64)), Seen::Known);
+            assert_eq!(
+                flow.see(&at(*direction, protocol, *flags, nth as u64)),
+                Seen::Known
+            );
         }
         flow.expires() - (steps.len() as u64 - 1)
     };
@@ -294,7 +310,10 @@ fn lifetimes() {
     assert_eq!(lifetime(6, &and(&[(out, fin), (back, fin)])), TCP_CLOSING);
     assert_eq!(lifetime(6, &and(&[(back, rst)])), TCP_CLOSING);
     // A reset that its alleged sender knows nothing about was forged.
-    assert_eq!(lifetime(6, &and(&[(back, rst), (back, ack)])), TCP_ESTABLISHED);
+    assert_eq!(
+        lifetime(6, &and(&[(back, rst), (back, ack)])),
+        TCP_ESTABLISHED
+    );
     assert_eq!(lifetime(6, &and(&[(back, rst), (out, ack)])), TCP_CLOSING);
     assert_eq!(lifetime(17, &[(out, 0)]), UDP_OPENING);
     assert_eq!(lifetime(17, &[(out, 0), (out, 0)]), UDP_OPENING);

@@ -53,13 +53,21 @@ pub(crate) struct Hook<'a> {
     pub(crate) at: TcAttachType,
 }
 
-pub(crate) fn attach(hooks: [Hook<'_>; 2], interface: &str, how: Attach) -> Result<Attached, AttachError> {
+pub(crate) fn attach(
+    hooks: [Hook<'_>; 2],
+    interface: &str,
+    how: Attach,
+) -> Result<Attached, AttachError> {
     if if_nametoindex(interface).is_err() {
         return Err(AttachError::NoInterface(interface.to_owned()));
     }
     let [one, two] = hooks;
     if how != Attach::Clsact {
-        match tcx(&mut [&mut *one.program, &mut *two.program], [one.at, two.at], interface) {
+        match tcx(
+            &mut [&mut *one.program, &mut *two.program],
+            [one.at, two.at],
+            interface,
+        ) {
             Ok(links) => {
                 return Ok(Attached {
                     links,

@@ -238,7 +238,11 @@ impl Datapath {
     /// # Errors
     /// When a map cannot be written.
     pub fn remove_endpoint(&mut self, id: EndpointId) -> Result<(), MapError> {
-        let placed = self.placed.get(&id).copied().ok_or(MapError::NoEndpoint(id))?;
+        let placed = self
+            .placed
+            .get(&id)
+            .copied()
+            .ok_or(MapError::NoEndpoint(id))?;
         // Writers wait, and then find no endpoint: nothing is learned for it after this.
         let mut policies = self.shared.lock();
         self.endpoints.remove(&placed.ifindex.to_ne_bytes())?;
@@ -345,7 +349,10 @@ impl Datapath {
     /// When the map cannot be read.
     pub fn learned(&self) -> Result<Vec<LearnedRow>, MapError> {
         let rows = self.learned.rows()?;
-        Ok(rows.iter().map(|(key, value)| dump::learned_row(key, value)).collect())
+        Ok(rows
+            .iter()
+            .map(|(key, value)| dump::learned_row(key, value))
+            .collect())
     }
 
     /// The flows of an endpoint, expired ones included.
@@ -353,8 +360,15 @@ impl Datapath {
     /// # Errors
     /// An unknown endpoint, or the map cannot be read.
     pub fn flows(&self, endpoint: EndpointId) -> Result<Vec<FlowRow>, MapError> {
-        let placed = self.placed.get(&endpoint).ok_or(MapError::NoEndpoint(endpoint))?;
-        let rows = self.slots.flows(placed.slot).map_err(as_map_error)?.rows()?;
+        let placed = self
+            .placed
+            .get(&endpoint)
+            .ok_or(MapError::NoEndpoint(endpoint))?;
+        let rows = self
+            .slots
+            .flows(placed.slot)
+            .map_err(as_map_error)?
+            .rows()?;
         Ok(rows
             .iter()
             .map(|(key, flow)| dump::flow_row(endpoint, key, flow))
@@ -412,19 +426,29 @@ impl Datapath {
         self.programs
             .program(name)
             .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Object { kind: "program", name })
+            .ok_or(LoadError::Object {
+                kind: "program",
+                name,
+            })
     }
 }
 
-fn program<'a>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, LoadError> {
+fn program<'a>(
+    programs: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, LoadError> {
     programs
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or(LoadError::Object { kind: "program", name })
+        .ok_or(LoadError::Object {
+            kind: "program",
+            name,
+        })
 }
 
 fn ring(map: Map) -> Result<RingBuf<MapData>, MapError> {
-    map.try_into().map_err(|error| failed("opening", "EVENTS", &error))
+    map.try_into()
+        .map_err(|error| failed("opening", "EVENTS", &error))
 }
 
 fn as_map_error(error: LoadError) -> MapError {

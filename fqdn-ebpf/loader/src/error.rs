@@ -136,7 +136,10 @@ impl LoadError {
         let text = chain(&error);
         match io_kind(&error) {
             Some(io::ErrorKind::PermissionDenied) => Self::Privilege,
-            _ => Self::of_old_kernel("eBPF maps (ring buffer, array of maps, longest-prefix trie)", text),
+            _ => Self::of_old_kernel(
+                "eBPF maps (ring buffer, array of maps, longest-prefix trie)",
+                text,
+            ),
         }
     }
 
@@ -152,7 +155,10 @@ impl LoadError {
             }
         }
         let text = match error {
-            ProgramError::LoadError { io_error, verifier_log } => {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
                 let log = verifier_log.to_string();
                 let last: Vec<_> = log.lines().rev().take(12).collect();
                 let end: Vec<_> = last.into_iter().rev().collect();
@@ -163,7 +169,10 @@ impl LoadError {
         if is_old() {
             Self::of_old_kernel("socket assignment and its helpers", text)
         } else {
-            Self::Refused { program, reason: text }
+            Self::Refused {
+                program,
+                reason: text,
+            }
         }
     }
 

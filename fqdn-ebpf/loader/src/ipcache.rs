@@ -61,7 +61,8 @@ impl IpCache {
         }
         for ((len, address), identity) in &prefixes {
             if self.held_prefixes.get(&(*len, *address)) != Some(identity) {
-                self.prefixes.put(*len, address, &Entry::new(*identity, *len))?;
+                self.prefixes
+                    .put(*len, address, &Entry::new(*identity, *len))?;
                 self.held_prefixes.insert((*len, *address), *identity);
                 changed = true;
             }
@@ -98,8 +99,15 @@ impl IpCache {
         }
         for (len, address, entry) in self.prefixes.rows()? {
             let ip = address.ip();
-            let bits = if ip.is_ipv4() { len.saturating_sub(V4_BITS) } else { len };
-            if let Some(net) = u8::try_from(bits).ok().and_then(|bits| IpNet::new(ip, bits).ok()) {
+            let bits = if ip.is_ipv4() {
+                len.saturating_sub(V4_BITS)
+            } else {
+                len
+            };
+            if let Some(net) = u8::try_from(bits)
+                .ok()
+                .and_then(|bits| IpNet::new(ip, bits).ok())
+            {
                 rows.push((net, entry.identity()));
             }
         }

@@ -34,7 +34,9 @@ impl std::fmt::Debug for Counters {
 impl Counters {
     pub(crate) fn new(map: aya::maps::Map) -> Result<Self, LoadError> {
         Ok(Self {
-            map: map.try_into().map_err(|error| failed("opening", "METRICS", &error))?,
+            map: map
+                .try_into()
+                .map_err(|error| failed("opening", "METRICS", &error))?,
         })
     }
 

@@ -81,7 +81,11 @@ pub(crate) enum NotReady {
 
 impl Policies {
     /// Puts a policy's entries into the map. On failure nothing of it stays.
-    pub(crate) fn register(&mut self, id: PolicyId, policy: &EndpointPolicy) -> Result<(), MapError> {
+    pub(crate) fn register(
+        &mut self,
+        id: PolicyId,
+        policy: &EndpointPolicy,
+    ) -> Result<(), MapError> {
         self.unregister(id)?;
         let mut registered = Registered {
             policy: Arc::new(policy.clone()),
@@ -157,7 +161,10 @@ impl Policies {
             }
         }
         let known: Vec<_> = self.endpoints.get(&endpoint).map_or_else(Vec::new, |live| {
-            live.identities.iter().map(|(id, set)| (*id, set.clone())).collect()
+            live.identities
+                .iter()
+                .map(|(id, set)| (*id, set.clone()))
+                .collect()
         });
         for (identity, set) in &known {
             for id in policies.iter().flatten() {
@@ -181,7 +188,11 @@ impl Policies {
     }
 
     /// The identity that stands for `set`, with its entries in every policy of the endpoint.
-    pub(crate) fn ready(&mut self, endpoint: EndpointId, set: &SelectorSet) -> Result<IdentityId, NotReady> {
+    pub(crate) fn ready(
+        &mut self,
+        endpoint: EndpointId,
+        set: &SelectorSet,
+    ) -> Result<IdentityId, NotReady> {
         let Some(live) = self.endpoints.get(&endpoint) else {
             return Err(NotReady::NoEndpoint);
         };
@@ -196,7 +207,9 @@ impl Policies {
             self.complete(*id, identity, set).map_err(NotReady::Map)?;
         }
         if let Some(live) = self.endpoints.get_mut(&endpoint) {
-            live.identities.entry(identity).or_insert_with(|| set.clone());
+            live.identities
+                .entry(identity)
+                .or_insert_with(|| set.clone());
         }
         Ok(identity)
     }
@@ -215,11 +228,19 @@ impl Policies {
 
     /// Forgets an ephemeral identity of an endpoint; when no endpoint is left that has it, its
     /// entries and its number go too.
-    pub(crate) fn release(&mut self, endpoint: EndpointId, identity: IdentityId) -> Result<(), MapError> {
+    pub(crate) fn release(
+        &mut self,
+        endpoint: EndpointId,
+        identity: IdentityId,
+    ) -> Result<(), MapError> {
         if let Some(live) = self.endpoints.get_mut(&endpoint) {
             live.identities.remove(&identity);
         }
-        if self.endpoints.values().any(|live| live.identities.contains_key(&identity)) {
+        if self
+            .endpoints
+            .values()
+            .any(|live| live.identities.contains_key(&identity))
+        {
             return Ok(());
         }
         for registered in self.registered.values_mut() {
@@ -252,7 +273,12 @@ impl Policies {
     }
 
     /// Writes the entries of an ephemeral identity into a policy, once.
-    fn complete(&mut self, id: PolicyId, identity: IdentityId, set: &SelectorSet) -> Result<(), MapError> {
+    fn complete(
+        &mut self,
+        id: PolicyId,
+        identity: IdentityId,
+        set: &SelectorSet,
+    ) -> Result<(), MapError> {
         let Some(registered) = self.registered.get_mut(&id) else {
             return Err(MapError::NoPolicy(id.get()));
         };
@@ -277,7 +303,10 @@ impl Policies {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one entry, from two types that share no name")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one entry, from two types that share no name"
+)]
 fn write(
     map: &mut PolicyMap,
     keys: &mut BTreeSet<(u32, [u8; size_of::<PolicyKey>()])>,

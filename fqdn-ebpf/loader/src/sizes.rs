@@ -68,7 +68,11 @@ impl Sizes {
 
     /// The ring buffer's size as the kernel wants it.
     pub(crate) const fn ring_bytes(&self) -> u32 {
-        let bytes = if self.event_bytes < PAGE { PAGE } else { self.event_bytes };
+        let bytes = if self.event_bytes < PAGE {
+            PAGE
+        } else {
+            self.event_bytes
+        };
         match bytes.checked_next_power_of_two() {
             Some(rounded) => rounded,
             None => 1 << 31,
@@ -102,10 +106,22 @@ mod tests {
         let budget = base.memory_budget(2);
         assert!((300 << 20..400 << 20).contains(&budget), "{budget}");
         for more in [
-            Sizes { endpoints: 512, ..base },
-            Sizes { learned: base.learned * 2, ..base },
-            Sizes { policy: base.policy * 2, ..base },
-            Sizes { event_bytes: base.event_bytes * 2, ..base },
+            Sizes {
+                endpoints: 512,
+                ..base
+            },
+            Sizes {
+                learned: base.learned * 2,
+                ..base
+            },
+            Sizes {
+                policy: base.policy * 2,
+                ..base
+            },
+            Sizes {
+                event_bytes: base.event_bytes * 2,
+                ..base
+            },
         ] {
             assert!(more.memory_budget(2) > budget, "{more:?}");
         }
@@ -114,13 +130,22 @@ mod tests {
     #[test]
     fn a_learned_address_costs_less_than_160_bytes() {
         let base = Sizes::default();
-        let more = Sizes { learned: base.learned + 1000, ..base };
+        let more = Sizes {
+            learned: base.learned + 1000,
+            ..base
+        };
         assert!((more.memory_budget(1) - base.memory_budget(1)) / 1000 <= 160);
     }
 
     #[test]
     fn the_ring_is_a_power_of_two_of_pages() {
-        let ring = |event_bytes| Sizes { event_bytes, ..Sizes::default() }.ring_bytes();
+        let ring = |event_bytes| {
+            Sizes {
+                event_bytes,
+                ..Sizes::default()
+            }
+            .ring_bytes()
+        };
         assert_eq!([ring(0), ring(4097), ring(u32::MAX)], [4096, 8192, 1 << 31]);
     }
 }

@@ -40,7 +40,9 @@ impl std::fmt::Debug for Slots {
 impl Slots {
     pub(crate) fn new(sizes: &Sizes, flows: Map, datagrams: Map) -> Result<Self, LoadError> {
         Ok(Self {
-            flows: flows.try_into().map_err(|error| failed("opening", "CT", &error))?,
+            flows: flows
+                .try_into()
+                .map_err(|error| failed("opening", "CT", &error))?,
             datagrams: datagrams
                 .try_into()
                 .map_err(|error| failed("opening", "FRAGS", &error))?,
@@ -56,9 +58,10 @@ impl Slots {
         let slot = self.free.pop().ok_or(MapError::NoSlot {
             capacity: self.capacity,
         })?;
-        let filled = fill::<FlowKey, Flow>("CT", &mut self.flows, slot, self.flows_each).and_then(|()| {
-            fill::<DatagramKey, Ports>("FRAGS", &mut self.datagrams, slot, self.datagrams_each)
-        });
+        let filled =
+            fill::<FlowKey, Flow>("CT", &mut self.flows, slot, self.flows_each).and_then(|()| {
+                fill::<DatagramKey, Ports>("FRAGS", &mut self.datagrams, slot, self.datagrams_each)
+            });
         if filled.is_err() {
             self.free.push(slot);
         }
@@ -94,9 +97,9 @@ fn fill<K, V>(
         entries,
         0,
     );
-    let inner = MapData::create(shape, name, None).map_err(|error| failed("making", name, &error))?;
+    let inner =
+        MapData::create(shape, name, None).map_err(|error| failed("making", name, &error))?;
     outer
         .set(slot, &inner, 0)
         .map_err(|error| failed("writing", name, &error))
 }
-

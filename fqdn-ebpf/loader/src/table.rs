@@ -45,7 +45,12 @@ impl<K: Record, V: Record, const KN: usize, const VN: usize> Table<K, V, KN, VN>
         let open = |error| failed("opening", name, &error);
         let id = match &map {
             Map::HashMap(data) | Map::LruHashMap(data) => data.info().map_err(open)?.id(),
-            _ => return Err(LoadError::Object { kind: "hash map", name }),
+            _ => {
+                return Err(LoadError::Object {
+                    kind: "hash map",
+                    name,
+                });
+            }
         };
         Ok(Self {
             name,
@@ -58,7 +63,8 @@ impl<K: Record, V: Record, const KN: usize, const VN: usize> Table<K, V, KN, VN>
 
     /// A second handle to the same map.
     pub(crate) fn reopen(&self) -> Result<Self, LoadError> {
-        let data = MapData::from_id(self.id).map_err(|error| failed("opening", self.name, &error))?;
+        let data =
+            MapData::from_id(self.id).map_err(|error| failed("opening", self.name, &error))?;
         Self::new(self.name, self.capacity, Map::HashMap(data))
     }
 
@@ -106,7 +112,9 @@ pub(crate) struct Trie<K, V, const KN: usize, const VN: usize> {
 impl<K: Record, V: Record, const KN: usize, const VN: usize> Trie<K, V, KN, VN> {
     /// Wraps a map that was taken out of the object.
     pub(crate) fn new(name: &'static str, capacity: u32, map: Map) -> Result<Self, LoadError> {
-        let map = map.try_into().map_err(|error| failed("opening", name, &error))?;
+        let map = map
+            .try_into()
+            .map_err(|error| failed("opening", name, &error))?;
         Ok(Self {
             name,
             capacity,
@@ -162,10 +170,16 @@ impl<K, V, const KN: usize, const VN: usize> std::fmt::Debug for Trie<K, V, KN, 
 
 /// How many entries a reader visits at most.
 fn steps(capacity: u32) -> usize {
-    usize::try_from(capacity).unwrap_or(usize::MAX).saturating_mul(2)
+    usize::try_from(capacity)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(2)
 }
 
-pub(crate) fn failed(doing: &'static str, map: &'static str, error: &aya::maps::MapError) -> MapError {
+pub(crate) fn failed(
+    doing: &'static str,
+    map: &'static str,
+    error: &aya::maps::MapError,
+) -> MapError {
     MapError::Failed {
         doing,
         map,

@@ -20,8 +20,12 @@ use crate::{
 };
 
 /// The LEARNED map.
-pub(crate) type LearnedMap =
-    Table<LearnedKey, learned::Learned, { size_of::<LearnedKey>() }, { size_of::<learned::Learned>() }>;
+pub(crate) type LearnedMap = Table<
+    LearnedKey,
+    learned::Learned,
+    { size_of::<LearnedKey>() },
+    { size_of::<learned::Learned>() },
+>;
 
 /// Writes what DNS teaches. One for each shard of the proxy; they share only the short lock of
 /// the POLICY map.

@@ -1,5 +1,14 @@
 //! The programs load: the verifier accepts them, and says how much work that was.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    dead_code,
+    reason = "a test says what went wrong by failing; benches share helpers they do not all use"
+)]
+
 use std::sync::{Arc, Mutex};
 
 use fqdn_ebpf_loader::{Config, Datapath, Program, Sizes};

@@ -2,6 +2,15 @@
 //!
 //! Which verdict the kernel reached shows in its counters, not only in the return code.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    dead_code,
+    reason = "a test says what went wrong by failing; benches share helpers they do not all use"
+)]
+
 #[path = "../../common/tests/vectors/mod.rs"]
 mod vectors;
 
@@ -13,8 +22,8 @@ use std::{
 
 use dnsproxy_core::{Learned, LearnedSlot, LearnedWriter as _, Moment};
 use fqdn_ebpf_loader::{
-    Config, Datapath, Direction, DropReason, EndpointSpec, EventKind, Events, Metrics, Passed, PolicyId, Program,
-    Run, Sizes, Writer,
+    Config, Datapath, Direction, DropReason, EndpointSpec, EventKind, Events, Metrics, Passed,
+    PolicyId, Program, Run, Sizes, Writer,
 };
 use identity::{AddressBook, EndpointId, IdentityId, LocalIdentities, SelectorId, SelectorSet};
 use nix::{
@@ -58,7 +67,8 @@ impl Kernel {
         };
         let identities = Arc::new(Mutex::new(LocalIdentities::default()));
         let config = Config::default().with_events(1_000_000, 1_000_000);
-        let mut datapath = Datapath::load(&sizes, &config, identities).unwrap_or_else(|e| panic!("{e}"));
+        let mut datapath =
+            Datapath::load(&sizes, &config, identities).unwrap_or_else(|e| panic!("{e}"));
         Self {
             writer: datapath.writer().unwrap(),
             events: datapath.events().unwrap(),
@@ -105,7 +115,9 @@ fn entry((nth, rule): (usize, &vectors::Rule)) -> compiled::Entry {
         },
         l4: match rule.l4 {
             L4::Any => compiled::L4::Any,
-            L4::Proto(number) => compiled::L4::Protocol { proto: proto(number) },
+            L4::Proto(number) => compiled::L4::Protocol {
+                proto: proto(number),
+            },
             L4::Port(number, port, bits) => {
                 let last = port | u16::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
                 let ports = PortPrefix::split(port, last);
@@ -200,7 +212,10 @@ impl Bench for Kernel {
             Outcome::Drop(reason) => {
                 assert_eq!(ran.code, SHOT, "{reason}");
                 let event = event.expect("a drop is reported");
-                assert_eq!((event.kind(), event.reason()), (Some(EventKind::Drop), Some(reason)));
+                assert_eq!(
+                    (event.kind(), event.reason()),
+                    (Some(EventKind::Drop), Some(reason))
+                );
                 assert_eq!(event.endpoint(), ENDPOINT.get());
                 if reason == DropReason::SocketLookupFailed {
                     // Nobody listens here: the program tried to steer it.
@@ -250,7 +265,10 @@ fn an_interface_without_endpoint_drops_everything() {
     let talk = vectors::frame::Talk::new(POD4, vectors::WEB4, vectors::UDP, 1, 9);
     assert_eq!(kernel.send(At::From, &talk.out(0)), vectors::NEW);
     kernel.datapath.remove_endpoint(ENDPOINT).unwrap();
-    for (program, frame) in [(Program::FromPod, talk.out(0)), (Program::ToPod, talk.back(0))] {
+    for (program, frame) in [
+        (Program::FromPod, talk.out(0)),
+        (Program::ToPod, talk.back(0)),
+    ] {
         let run = Run {
             frame: &frame,
             mark: 0,
@@ -259,7 +277,10 @@ fn an_interface_without_endpoint_drops_everything() {
             repeat: 1,
         };
         assert_eq!(kernel.datapath.test_run(program, &run).unwrap().code, SHOT);
-        assert_eq!(kernel.events.next().unwrap().reason(), Some(DropReason::NoEndpoint));
+        assert_eq!(
+            kernel.events.next().unwrap().reason(),
+            Some(DropReason::NoEndpoint)
+        );
     }
 }
 
@@ -268,7 +289,10 @@ fn events_are_rationed_and_counts_are_exact() {
     unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
     let mut kernel = Kernel::new();
     kernel.install(&vectors::egress(&[]));
-    kernel.datapath.configure(Config::default().with_events(0, 10)).unwrap();
+    kernel
+        .datapath
+        .configure(Config::default().with_events(0, 10))
+        .unwrap();
     let frame = vectors::frame::Talk::new(POD4, vectors::WEB4, vectors::UDP, 1, 9).out(0);
     let run = Run {
         frame: &frame,
@@ -279,8 +303,12 @@ fn events_are_rationed_and_counts_are_exact() {
     };
     kernel.datapath.test_run(Program::FromPod, &run).unwrap();
     let metrics = kernel.datapath.metrics().unwrap();
-    let drops = metrics.dropped(DropReason::PolicyDenied, Direction::Egress).packets();
-    let suppressed = metrics.passed(Passed::EventSuppressed, Direction::Egress).packets();
+    let drops = metrics
+        .dropped(DropReason::PolicyDenied, Direction::Egress)
+        .packets();
+    let suppressed = metrics
+        .passed(Passed::EventSuppressed, Direction::Egress)
+        .packets();
     let mut told = 0;
     while kernel.events.next().is_some() {
         told += 1;
@@ -311,11 +339,17 @@ fn a_full_map_is_an_error_with_its_name() {
     }
     assert_eq!(
         put(&mut kernel, 64),
-        Err(dnsproxy_core::WriteError::Full { map: "LEARNED", capacity: 64 })
+        Err(dnsproxy_core::WriteError::Full {
+            map: "LEARNED",
+            capacity: 64
+        })
     );
     // What is there can still be renewed, and room can be made.
     put(&mut kernel, 3).unwrap();
-    kernel.writer.remove(ENDPOINT, IpAddr::from([203, 0, 0, 3])).unwrap();
+    kernel
+        .writer
+        .remove(ENDPOINT, IpAddr::from([203, 0, 0, 3]))
+        .unwrap();
     put(&mut kernel, 64).unwrap();
     assert_eq!(kernel.datapath.learned().unwrap().len(), 64);
     assert_eq!(
@@ -336,7 +370,10 @@ fn a_full_map_is_an_error_with_its_name() {
 fn a_policy_that_does_not_fit_leaves_nothing_and_the_old_one_holds() {
     unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
     let mut kernel = Kernel::new();
-    kernel.install(&vectors::egress(&[vectors::allow(Peer::Any, vectors::port(vectors::UDP, 9))]));
+    kernel.install(&vectors::egress(&[vectors::allow(
+        Peer::Any,
+        vectors::port(vectors::UDP, 9),
+    )]));
     let before = kernel.datapath.policy_entries().unwrap().len();
     let rules: Vec<_> = (0..600)
         .map(|port| vectors::allow(Peer::Any, vectors::port(vectors::TCP, port)))
@@ -345,7 +382,10 @@ fn a_policy_that_does_not_fit_leaves_nothing_and_the_old_one_holds() {
         entries: rules.iter().enumerate().map(entry).collect(),
         ..EndpointPolicy::default()
     };
-    let error = kernel.datapath.set_policy(PolicyId::new(77), &policy).unwrap_err();
+    let error = kernel
+        .datapath
+        .set_policy(PolicyId::new(77), &policy)
+        .unwrap_err();
     assert_eq!(error.to_string(), "map POLICY is full (512 entries)");
     assert_eq!(kernel.datapath.policy_entries().unwrap().len(), before);
     let talk = vectors::frame::Talk::new(POD4, vectors::WEB4, vectors::UDP, 1, 9);
@@ -369,12 +409,21 @@ fn identities_go_when_nothing_names_them_any_more() {
     assert_eq!(kernel.datapath.collect_identities().unwrap(), 0);
     let talk = vectors::frame::Talk::new(POD4, vectors::WEB4, vectors::TCP, 1, 443);
     assert_eq!(kernel.send(At::From, &talk.out(vectors::SYN)), vectors::NEW);
-    kernel.writer.remove(ENDPOINT, vectors::WEB4.into()).unwrap();
-    kernel.writer.remove(ENDPOINT, vectors::OTHER4.into()).unwrap();
+    kernel
+        .writer
+        .remove(ENDPOINT, vectors::WEB4.into())
+        .unwrap();
+    kernel
+        .writer
+        .remove(ENDPOINT, vectors::OTHER4.into())
+        .unwrap();
     // One is held by a live flow, which survives a change of policy under it.
     assert_eq!(kernel.datapath.collect_identities().unwrap(), 1);
     kernel.install(&world);
-    assert_eq!(kernel.send(At::From, &talk.out(vectors::ACK)), vectors::RENEWED);
+    assert_eq!(
+        kernel.send(At::From, &talk.out(vectors::ACK)),
+        vectors::RENEWED
+    );
     let flows = kernel.datapath.flows(ENDPOINT).unwrap();
     assert_eq!(flows.len(), 1);
     assert_eq!(flows[0].sent.0, 2);
@@ -385,11 +434,17 @@ fn identities_go_when_nothing_names_them_any_more() {
 fn nanoseconds_per_packet() {
     unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
     let mut kernel = Kernel::new();
-    kernel.install(&vectors::egress(&[vectors::allow(Peer::Name(1), vectors::port(vectors::TCP, 443))]));
+    kernel.install(&vectors::egress(&[vectors::allow(
+        Peer::Name(1),
+        vectors::port(vectors::TCP, 443),
+    )]));
     kernel.learn(vectors::WEB4.into(), &[(1, true)]);
     let talk = vectors::frame::Talk::new(POD4, vectors::WEB4, vectors::TCP, 1, 443);
     assert_eq!(kernel.send(At::From, &talk.out(vectors::SYN)), vectors::NEW);
-    assert_eq!(kernel.send(At::To, &talk.back(vectors::SYN_ACK)), vectors::KNOWN);
+    assert_eq!(
+        kernel.send(At::To, &talk.back(vectors::SYN_ACK)),
+        vectors::KNOWN
+    );
     for (what, program, frame) in [
         ("established, out", Program::FromPod, talk.out(vectors::ACK)),
         ("established, in", Program::ToPod, talk.back(vectors::ACK)),

@@ -1,5 +1,14 @@
 //! Real packets through a veth pair: both programs attached, by tcx and by clsact.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    dead_code,
+    reason = "a test says what went wrong by failing; benches share helpers they do not all use"
+)]
+
 use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -10,13 +19,14 @@ use std::{
 };
 
 use fqdn_ebpf_loader::{
-    Attach, Attached, AttachError, Config, Datapath, Direction, DropReason, EndpointSpec, Marks, Passed, PolicyId,
-    Sizes,
+    Attach, AttachError, Attached, Config, Datapath, Direction, DropReason, EndpointSpec, Marks,
+    Passed, PolicyId, Sizes,
 };
 use identity::{AddressBook, EndpointId, LocalIdentities, reserved};
 use nix::sched::{CloneFlags, setns};
 use policy::compiled::{
-    Action, Direction as Way, EndpointPolicy, Entry, L4, Peer, PortPrefix, Precedence, Protocol, RuleSetId,
+    Action, Direction as Way, EndpointPolicy, Entry, L4, Peer, PortPrefix, Precedence, Protocol,
+    RuleSetId,
 };
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
@@ -27,8 +37,15 @@ const NODE6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 const POD_MAC: &str = "02:00:00:00:77:02";
 
 fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .expect("ip");
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A node and a pod, each a network namespace, with a veth pair between them.
@@ -48,7 +65,9 @@ impl Wire {
             ip(&format!("netns add {namespace}"));
             ip(&format!("-n {namespace} link set lo up"));
         }
-        ip(&format!("-n {node} link add pod0 type veth peer name eth0 address {POD_MAC} netns {pod}"));
+        ip(&format!(
+            "-n {node} link add pod0 type veth peer name eth0 address {POD_MAC} netns {pod}"
+        ));
         ip(&format!("-n {node} addr add {NODE4}/24 dev pod0"));
         ip(&format!("-n {node} addr add {NODE6}/64 dev pod0 nodad"));
         ip(&format!("-n {pod} addr add {POD4}/24 dev eth0"));
@@ -96,13 +115,17 @@ impl Wire {
                 IpAddr::V6(_) => (Domain::IPV6, SocketProtocol::ICMPV6, 128, 129),
             };
             let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .unwrap();
             let mut message = [request, 0, 0, 0, 0x77, 0x77, 0, 1];
             // The kernel fills in the checksum for ICMPv6 only.
             let checksum = !(u16::from(request) * 256 + 0x7777 + 1);
             message[2..4].copy_from_slice(&checksum.to_be_bytes());
             let start = std::time::Instant::now();
-            socket.send_to(&message, &SocketAddr::new(target, 0).into()).unwrap();
+            socket
+                .send_to(&message, &SocketAddr::new(target, 0).into())
+                .unwrap();
             let mut buffer = [0; 256];
             while start.elapsed() < Duration::from_secs(1) {
                 let Ok(read) = std::io::Read::read(&mut socket, &mut buffer) else {
@@ -126,7 +149,9 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         for namespace in [&self.node, &self.pod] {
-            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .status();
         }
     }
 }
@@ -145,7 +170,8 @@ fn entry(way: Way, peer: Peer, l4: L4, action: Action) -> Entry {
 fn load(marks: Marks, port: u16) -> Datapath {
     let identities = Arc::new(Mutex::new(LocalIdentities::default()));
     let config = Config::new(marks, port, 1);
-    Datapath::load(&Sizes::for_one_workload(), &config, identities).unwrap_or_else(|e| panic!("{e}"))
+    Datapath::load(&Sizes::for_one_workload(), &config, identities)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn spec() -> EndpointSpec {
@@ -160,9 +186,24 @@ fn spec() -> EndpointSpec {
 fn node_only() -> EndpointPolicy {
     let host = Peer::Identity(reserved::HOST);
     let mut entries = vec![
-        entry(Way::Egress, host, L4::new(Protocol::Tcp, PortPrefix::one(8080)), Action::Allow),
-        entry(Way::Egress, host, L4::new(Protocol::Icmp, PortPrefix::one(8)), Action::Allow),
-        entry(Way::Egress, host, L4::new(Protocol::Icmpv6, PortPrefix::one(128)), Action::Allow),
+        entry(
+            Way::Egress,
+            host,
+            L4::new(Protocol::Tcp, PortPrefix::one(8080)),
+            Action::Allow,
+        ),
+        entry(
+            Way::Egress,
+            host,
+            L4::new(Protocol::Icmp, PortPrefix::one(8)),
+            Action::Allow,
+        ),
+        entry(
+            Way::Egress,
+            host,
+            L4::new(Protocol::Icmpv6, PortPrefix::one(128)),
+            Action::Allow,
+        ),
     ];
     entries.sort_unstable();
     EndpointPolicy {
@@ -196,9 +237,14 @@ fn enforced_by(how: Attach, name: &str) {
     assert!(wire.pings(NODE6.into()));
     assert!(wire.connects(at(NODE4.into(), 8081)) && wire.connects(at(NODE6.into(), 9080)));
 
-    let attached: Attached = wire.in_node(|| datapath.attach("pod0", how)).unwrap_or_else(|e| panic!("{e}"));
+    let attached: Attached = wire
+        .in_node(|| datapath.attach("pod0", how))
+        .unwrap_or_else(|e| panic!("{e}"));
     println!("attached by {}", attached.how());
-    assert!(!wire.pings(NODE4.into()), "an interface without endpoint drops");
+    assert!(
+        !wire.pings(NODE4.into()),
+        "an interface without endpoint drops"
+    );
     let spec = EndpointSpec {
         enforced: Some(policy),
         ..spec()
@@ -234,8 +280,18 @@ fn enforced_by(how: Attach, name: &str) {
     assert!(dropped(DropReason::PolicyDenied) >= 2);
     assert!(dropped(DropReason::InvalidSourceIp) >= 1);
     assert!(dropped(DropReason::NoEndpoint) >= 1);
-    assert!(metrics.passed(Passed::Established, Direction::Egress).bytes() > 3 << 20);
-    assert!(metrics.passed(Passed::Established, Direction::Ingress).packets() > 10);
+    assert!(
+        metrics
+            .passed(Passed::Established, Direction::Egress)
+            .bytes()
+            > 3 << 20
+    );
+    assert!(
+        metrics
+            .passed(Passed::Established, Direction::Ingress)
+            .packets()
+            > 10
+    );
     println!("{:?}", metrics.drops().collect::<Vec<_>>());
 
     // Dropped on a thread of another namespace: detached where it was attached.
@@ -258,6 +314,157 @@ fn an_interface_that_is_not_there_is_named() {
     let mut datapath = load(Marks::default(), 0);
     for how in [Attach::Auto, Attach::Tcx, Attach::Clsact] {
         let error = datapath.attach("nowhere0", how).unwrap_err();
-        assert!(matches!(&error, AttachError::NoInterface(name) if name == "nowhere0"), "{error}");
+        assert!(
+            matches!(&error, AttachError::NoInterface(name) if name == "nowhere0"),
+            "{error}"
+        );
     }
+}
+
+/// The node's side of interception: the mark's route, as the agent sets it.
+fn intercept(wire: &Wire) {
+    for family in ["-4", "-6"] {
+        ip(&format!(
+            "-n {} {family} rule add pref 9 fwmark 0x200/0xf00 lookup 2004",
+            wire.node
+        ));
+        ip(&format!(
+            "-n {} {family} route add local default dev lo table 2004",
+            wire.node
+        ));
+    }
+    ip(&format!("-n {} route add default via {NODE4}", wire.pod));
+    ip(&format!("-n {} -6 route add default via {NODE6}", wire.pod));
+}
+
+fn proxy_socket(kind: Type, address: SocketAddr, mark: u32) -> Socket {
+    let socket = Socket::new(Domain::for_address(address), kind, None).unwrap();
+    if address.is_ipv4() {
+        socket.set_ip_transparent_v4(true).unwrap();
+    } else {
+        // Steered datagrams arrive without IPV6_TRANSPARENT; only answers would need it.
+        socket.set_only_v6(true).unwrap();
+    }
+    socket.set_mark(mark).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    if kind == Type::STREAM {
+        socket.listen(8).unwrap();
+    }
+    socket
+}
+
+#[test]
+fn port_53_reaches_the_proxy_and_nobody_else() {
+    const PORT: u16 = 40_053;
+    let wire = Wire::new("dns");
+    intercept(&wire);
+    let mut datapath = load(Marks::default(), PORT);
+    datapath.ipcache(&book()).unwrap();
+    let mut entries: Vec<_> = [Protocol::Udp, Protocol::Tcp]
+        .map(|proto| {
+            entry(
+                Way::Egress,
+                Peer::Any,
+                L4::new(proto, PortPrefix::one(53)),
+                Action::RedirectDns,
+            )
+        })
+        .into();
+    entries.sort_unstable();
+    let policy = EndpointPolicy {
+        default_deny_egress: true,
+        default_deny_ingress: true,
+        entries,
+        ..EndpointPolicy::default()
+    };
+    datapath.set_policy(PolicyId::new(3), &policy).unwrap();
+    let spec = EndpointSpec {
+        enforced: Some(PolicyId::new(3)),
+        ..spec()
+    };
+    datapath.set_endpoint(wire.ifindex(), &spec).unwrap();
+    let attached = wire
+        .in_node(|| datapath.attach("pod0", Attach::Auto))
+        .unwrap();
+    let servers: [SocketAddr; 2] = [
+        "192.0.2.53:53".parse().unwrap(),
+        "[2001:db8::53]:53".parse().unwrap(),
+    ];
+    let ask = |server: SocketAddr| {
+        wire.in_pod(|| {
+            let any: IpAddr = if server.is_ipv4() {
+                POD4.into()
+            } else {
+                POD6.into()
+            };
+            UdpSocket::bind((any, 0))
+                .unwrap()
+                .send_to(b"query", server)
+                .unwrap();
+        });
+    };
+    let local = |server: &SocketAddr| -> SocketAddr {
+        if server.is_ipv4() {
+            (Ipv4Addr::LOCALHOST, PORT).into()
+        } else {
+            (Ipv6Addr::LOCALHOST, PORT).into()
+        }
+    };
+    let failed = |datapath: &Datapath| {
+        datapath
+            .metrics()
+            .unwrap()
+            .dropped(DropReason::SocketLookupFailed, Direction::Egress)
+            .packets()
+    };
+    // No socket, and somebody else's socket: dropped.
+    servers.iter().for_each(|server| ask(*server));
+    assert_eq!(failed(&datapath), 2);
+    let foreign: Vec<_> = wire.in_node(|| {
+        servers
+            .iter()
+            .map(|s| proxy_socket(Type::DGRAM, local(s), 0))
+            .collect()
+    });
+    servers.iter().for_each(|server| ask(*server));
+    assert_eq!(failed(&datapath), 4);
+    drop(foreign);
+    // Ours: delivered, whatever the destination.
+    for server in servers {
+        let mut udp = wire.in_node(|| proxy_socket(Type::DGRAM, local(&server), 0xa00));
+        ask(server);
+        let mut buffer = [0; 64];
+        let read = std::io::Read::read(&mut udp, &mut buffer).expect("the query arrives");
+        assert_eq!(&buffer[..read], b"query");
+    }
+    let listener = wire.in_node(|| proxy_socket(Type::STREAM, local(&servers[0]), 0xa00));
+    let mut client = wire.in_pod(|| {
+        TcpStream::connect_timeout(&servers[0], Duration::from_secs(2)).expect("steered")
+    });
+    let (mut accepted, _) = listener.accept().unwrap();
+    assert_eq!(accepted.local_addr().unwrap().as_socket(), Some(servers[0]));
+    std::io::Write::write_all(&mut client, b"over tcp").unwrap();
+    let mut buffer = [0; 8];
+    std::io::Read::read_exact(&mut accepted, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"over tcp");
+    std::io::Write::write_all(&mut accepted, b"and back").unwrap();
+    std::io::Read::read_exact(&mut client, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"and back");
+    let metrics = datapath.metrics().unwrap();
+    assert!(metrics.passed(Passed::Steered, Direction::Egress).packets() >= 5);
+    assert!(
+        metrics
+            .passed(Passed::FromProxy, Direction::Ingress)
+            .packets()
+            >= 2
+    );
+    assert_eq!(
+        datapath.flows(EndpointId::new(1)).unwrap().len(),
+        0,
+        "steered packets make no flow"
+    );
+    drop(attached);
 }

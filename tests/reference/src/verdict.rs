@@ -82,7 +82,13 @@ pub struct Verdict {
 }
 
 /// Decides: precedence, then deny, then the more specific ports, then the peer over the wildcard.
-pub fn verdict(entries: &[Entry], deny_by_default: bool, identities: &[u32], protocol: u8, port: u16) -> Verdict {
+pub fn verdict(
+    entries: &[Entry],
+    deny_by_default: bool,
+    identities: &[u32],
+    protocol: u8,
+    port: u16,
+) -> Verdict {
     let weight = |e: &Entry| {
         (
             e.precedence,
@@ -97,7 +103,11 @@ pub fn verdict(entries: &[Entry], deny_by_default: bool, identities: &[u32], pro
         .collect();
     let Some(best) = matching.iter().max_by_key(|e| weight(e)) else {
         return Verdict {
-            decision: if deny_by_default { Decision::Deny } else { Decision::Allow },
+            decision: if deny_by_default {
+                Decision::Deny
+            } else {
+                Decision::Allow
+            },
             tag: 0,
             match_type: 0,
             unique: true,
@@ -115,6 +125,10 @@ pub fn verdict(entries: &[Entry], deny_by_default: bool, identities: &[u32], pro
         decision: best.decision,
         tag: best.tag,
         match_type,
-        unique: matching.iter().filter(|e| weight(e) == weight(best)).count() == 1,
+        unique: matching
+            .iter()
+            .filter(|e| weight(e) == weight(best))
+            .count()
+            == 1,
     }
 }

@@ -88,7 +88,10 @@ pub(crate) struct Packet<'a> {
 impl Bytes for Packet<'_> {
     fn read(&self, at: u32, into: &mut [u8]) -> bool {
         let at = at as usize;
-        match at.checked_add(into.len()).and_then(|end| self.frame.get(at..end)) {
+        match at
+            .checked_add(into.len())
+            .and_then(|end| self.frame.get(at..end))
+        {
             Some(bytes) => {
                 into.copy_from_slice(bytes);
                 true
@@ -127,11 +130,18 @@ impl Env for Packet<'_> {
 
     fn flow<R>(&self, slot: u32, key: &FlowKey, work: impl FnOnce(&mut Flow) -> R) -> Option<R> {
         self.maps.lookups.set(self.maps.lookups.get() + 1);
-        self.maps.flows.borrow_mut().get_mut(&(slot, bytes(key))).map(work)
+        self.maps
+            .flows
+            .borrow_mut()
+            .get_mut(&(slot, bytes(key)))
+            .map(work)
     }
 
     fn open(&self, slot: u32, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {
-        self.maps.flows.borrow_mut().insert((slot, bytes(key)), *flow);
+        self.maps
+            .flows
+            .borrow_mut()
+            .insert((slot, bytes(key)), *flow);
         Ok(())
     }
 
@@ -144,7 +154,10 @@ impl Env for Packet<'_> {
     }
 
     fn remember(&self, slot: u32, key: &DatagramKey, ports: &Ports) {
-        self.maps.datagrams.borrow_mut().insert((slot, *key), *ports);
+        self.maps
+            .datagrams
+            .borrow_mut()
+            .insert((slot, *key), *ports);
     }
 }
 
@@ -192,7 +205,13 @@ impl Model {
             frame,
         };
         let mut scratch = Scratch::default();
-        let verdict = decide(&packet, &meta, Some(&self.config), Some(&self.endpoint), &mut scratch);
+        let verdict = decide(
+            &packet,
+            &meta,
+            Some(&self.config),
+            Some(&self.endpoint),
+            &mut scratch,
+        );
         (verdict, scratch)
     }
 
@@ -206,7 +225,11 @@ impl Model {
                 Peer::Id(id) => id,
                 Peer::Name(n) => FIRST_NAME + n,
             };
-            let direction = if rule.egress { Direction::Egress } else { Direction::Ingress };
+            let direction = if rule.egress {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            };
             let (protocol, port, bits) = match rule.l4 {
                 L4::Any => (0, 0, L4Bits::ANY),
                 L4::Proto(protocol) => (protocol, 0, L4Bits::PROTOCOL),
@@ -254,7 +277,9 @@ impl Bench for Model {
             let (address, len) = prefix.split_once('/').unwrap();
             let address: IpAddr = address.parse().unwrap();
             let len = len.parse::<u32>().unwrap() + if address.is_ipv4() { V4_BITS } else { 0 };
-            self.maps.prefixes.insert(len, Addr::from(address), Entry::new(*id, len));
+            self.maps
+                .prefixes
+                .insert(len, Addr::from(address), Entry::new(*id, len));
         }
         self.config = self.config.with_ipcache_epoch(self.revision);
     }
@@ -262,12 +287,17 @@ impl Bench for Model {
     fn learn(&mut self, address: IpAddr, names: &[(u32, bool)]) {
         let mut slots = [Slot::default(); 4];
         for (slot, (name, live)) in slots.iter_mut().zip(names) {
-            let expires = if *live { self.now + HOUR } else { self.now - HOUR };
+            let expires = if *live {
+                self.now + HOUR
+            } else {
+                self.now - HOUR
+            };
             *slot = Slot::new(FIRST_NAME + name, expires);
         }
-        self.maps
-            .learned
-            .insert(LearnedKey::new(ENDPOINT, Addr::from(address)), Learned::new(slots));
+        self.maps.learned.insert(
+            LearnedKey::new(ENDPOINT, Addr::from(address)),
+            Learned::new(slots),
+        );
     }
 
     fn send(&mut self, at: At, frame: &[u8]) -> Outcome {

@@ -20,7 +20,14 @@ pub(crate) fn ethernet(source: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u
 }
 
 /// An IPv4 header with options and a fragment field (flags and offset).
-pub(crate) fn v4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn v4(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    options: &[u8],
+    fragment: u16,
+    payload: &[u8],
+) -> Vec<u8> {
     assert!(options.len().is_multiple_of(4));
     let words = 5 + options.len() / 4;
     let total = words * 4 + payload.len();
@@ -37,7 +44,13 @@ pub(crate) fn v4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, options:
 }
 
 /// An IPv6 header.
-pub(crate) fn v6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn v6(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next: u8,
+    hop_limit: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut header = vec![0x60, 0, 0, 0];
     header.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
     header.extend([next, hop_limit]);
@@ -83,7 +96,12 @@ pub(crate) fn icmp(kind: u8, id: u16, data: &[u8]) -> Vec<u8> {
 }
 
 /// A packet of either family.
-pub(crate) fn ip(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ip(
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    protocol: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     match (source.into(), destination.into()) {
         (IpAddr::V4(s), IpAddr::V4(d)) => v4(s, d, protocol, &[], 0, payload),
         (IpAddr::V6(s), IpAddr::V6(d)) => v6(s, d, protocol, 64, payload),
@@ -117,7 +135,13 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
-    pub(crate) fn new(own: impl Into<IpAddr>, peer: impl Into<IpAddr>, protocol: u8, own_port: u16, peer_port: u16) -> Self {
+    pub(crate) fn new(
+        own: impl Into<IpAddr>,
+        peer: impl Into<IpAddr>,
+        protocol: u8,
+        own_port: u16,
+        peer_port: u16,
+    ) -> Self {
         Self {
             own: own.into(),
             peer: peer.into(),
@@ -135,16 +159,31 @@ impl Talk {
     }
 
     pub(crate) fn out(self, flags: u8) -> Vec<u8> {
-        from(&ip(self.own, self.peer, self.protocol, &self.transport(self.own_port, self.peer_port, flags)))
+        from(&ip(
+            self.own,
+            self.peer,
+            self.protocol,
+            &self.transport(self.own_port, self.peer_port, flags),
+        ))
     }
 
     pub(crate) fn back(self, flags: u8) -> Vec<u8> {
-        to(&ip(self.peer, self.own, self.protocol, &self.transport(self.peer_port, self.own_port, flags)))
+        to(&ip(
+            self.peer,
+            self.own,
+            self.protocol,
+            &self.transport(self.peer_port, self.own_port, flags),
+        ))
     }
 }
 
 /// An echo request or reply between two addresses.
-pub(crate) fn echo(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, reply: bool, id: u16) -> Vec<u8> {
+pub(crate) fn echo(
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    reply: bool,
+    id: u16,
+) -> Vec<u8> {
     let (source, destination) = (source.into(), destination.into());
     let (protocol, kind) = match (source.is_ipv4(), reply) {
         (true, false) => (ICMP, 8),

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use fqdn_ebpf_common::reason::DropReason;
 
 use super::{
-    At, Bench, ICMP, ICMPV6, KNOWN, NEW, OTHER4, Outcome, PEER4, POD4, POD6, Peer, RELATED, SYN, TCP, UDP, Vector,
-    WEB4, WEB6, allow, drop, egress,
+    At, Bench, ICMP, ICMPV6, KNOWN, NEW, OTHER4, Outcome, PEER4, POD4, POD6, Peer, RELATED, SYN,
+    TCP, UDP, Vector, WEB4, WEB6, allow, drop, egress,
     frame::{echo, from, icmp, ip, tcp, to, udp, v4},
     port,
 };

@@ -183,7 +183,13 @@ pub(crate) fn ingress(rules: &[Rule]) -> World {
     World {
         enforced: Some(Rules {
             deny_ingress: true,
-            rules: rules.iter().map(|rule| Rule { egress: false, ..*rule }).collect(),
+            rules: rules
+                .iter()
+                .map(|rule| Rule {
+                    egress: false,
+                    ..*rule
+                })
+                .collect(),
             ..Rules::default()
         }),
         ..addresses()

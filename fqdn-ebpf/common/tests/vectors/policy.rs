@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use fqdn_ebpf_common::{metric::Passed, reason::DropReason};
 
 use super::{
-    ACK, Act, At, Bench, CIDR_ID, DENIED, DENY, DNS_ID, DNS4, DNS6, FIN_ACK, HOST, KNOWN, L4, NEW, NODE4,
-    OTHER4, Outcome, PEER_ID, PEER4, POD4, POD6, Peer, RENEWED, RST, Rule, Rules, SYN, SYN_ACK, TCP, UDP,
-    Vector, WEB4, WEB6, WORLD4, WORLD6, World, addresses, allow, drop, egress,
+    ACK, Act, At, Bench, CIDR_ID, DENIED, DENY, DNS_ID, DNS4, DNS6, FIN_ACK, HOST, KNOWN, L4, NEW,
+    NODE4, OTHER4, Outcome, PEER_ID, PEER4, POD4, POD6, Peer, RENEWED, RST, Rule, Rules, SYN,
+    SYN_ACK, TCP, UDP, Vector, WEB4, WEB6, WORLD4, WORLD6, World, addresses, allow, drop, egress,
     frame::{self, Talk, echo},
     ingress, port,
 };
@@ -21,22 +21,40 @@ pub(super) const VECTORS: &[Vector] = &[
     ("default deny, v4 and v6, TCP and UDP", default_deny),
     ("an allowed connection, both ways", allowed_connection),
     ("a learned name opens its port only", learned),
-    ("an expired slot opens nothing, its neighbour still does", two_lifetimes),
+    (
+        "an expired slot opens nothing, its neighbour still does",
+        two_lifetimes,
+    ),
     ("names open only the world", names_and_managed),
-    ("a live flow outlives its name, a new one does not", live_flow),
+    (
+        "a live flow outlives its name, a new one does not",
+        live_flow,
+    ),
     ("deny beats allow whatever the specificity", deny_wins),
     ("port prefixes", port_prefixes),
     ("a short v6 prefix says nothing about v4", families),
     ("a SYN on a live flow is judged as new", syn_on_live),
     ("mid-stream without a record is judged as new", mid_stream),
-    ("reset and close end a flow's record late, not at once", closing),
-    ("a change of policy re-judges flows, both directions", rejudge),
+    (
+        "reset and close end a flow's record late, not at once",
+        closing,
+    ),
+    (
+        "a change of policy re-judges flows, both directions",
+        rejudge,
+    ),
     ("a change of addresses re-judges flows", rejudge_addresses),
-    ("re-judging keeps the learned identity, expired or not", rejudge_learned),
+    (
+        "re-judging keeps the learned identity, expired or not",
+        rejudge_learned,
+    ),
     ("ingress by identity; node local or forwarded", from_node),
     ("ICMP echo by type, both directions apart", ping),
     ("DNS is steered, its replies pass by mark", steering),
-    ("what was open before interception is steered too", steering_stale),
+    (
+        "what was open before interception is steered too",
+        steering_stale,
+    ),
     ("audit: both policies are asked", audit),
     ("audit: what cannot be steered passes", audit_steering),
 ];
@@ -60,18 +78,38 @@ fn no_policy(bench: &mut dyn Bench) {
         bench.expect(At::To, &talk.back(SYN_ACK), KNOWN);
         bench.expect(At::From, &talk.out(ACK), KNOWN);
     }
-    bench.expect(At::To, &Talk::new(POD4, PEER4, TCP, 80, 5000).back(SYN), NEW);
+    bench.expect(
+        At::To,
+        &Talk::new(POD4, PEER4, TCP, 80, 5000).back(SYN),
+        NEW,
+    );
 }
 
 fn default_deny(bench: &mut dyn Bench) {
     bench.install(&egress(&[]));
     for protocol in [TCP, UDP] {
-        bench.expect(At::From, &Talk::new(POD4, WEB4, protocol, 1000, 443).out(SYN), DENIED);
-        bench.expect(At::From, &Talk::new(POD6, WEB6, protocol, 1000, 443).out(SYN), DENIED);
+        bench.expect(
+            At::From,
+            &Talk::new(POD4, WEB4, protocol, 1000, 443).out(SYN),
+            DENIED,
+        );
+        bench.expect(
+            At::From,
+            &Talk::new(POD6, WEB6, protocol, 1000, 443).out(SYN),
+            DENIED,
+        );
     }
     // The other direction has no default deny.
-    bench.expect(At::To, &Talk::new(POD4, PEER4, TCP, 80, 5000).back(SYN), NEW);
-    bench.expect(At::From, &Talk::new(POD4, PEER4, TCP, 80, 5000).out(SYN_ACK), KNOWN);
+    bench.expect(
+        At::To,
+        &Talk::new(POD4, PEER4, TCP, 80, 5000).back(SYN),
+        NEW,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, PEER4, TCP, 80, 5000).out(SYN_ACK),
+        KNOWN,
+    );
 }
 
 fn allowed_connection(bench: &mut dyn Bench) {
@@ -87,11 +125,27 @@ fn allowed_connection(bench: &mut dyn Bench) {
         bench.expect(At::From, &talk.out(ACK), KNOWN);
         bench.expect(At::To, &talk.back(ACK), KNOWN);
     }
-    bench.expect(At::From, &Talk::new(POD4, WEB4, TCP, 1001, 80).out(SYN), DENIED);
-    bench.expect(At::From, &Talk::new(POD4, WEB4, UDP, 1001, 443).out(0), DENIED);
-    bench.expect(At::From, &frame::from(&frame::ip(POD4, WEB4, 132, &[0; 12])), NEW);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, TCP, 1001, 80).out(SYN),
+        DENIED,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, UDP, 1001, 443).out(0),
+        DENIED,
+    );
+    bench.expect(
+        At::From,
+        &frame::from(&frame::ip(POD4, WEB4, 132, &[0; 12])),
+        NEW,
+    );
     // GRE: nobody allows it.
-    bench.expect(At::From, &frame::from(&frame::ip(POD4, WEB4, 47, &[0; 8])), DENIED);
+    bench.expect(
+        At::From,
+        &frame::from(&frame::ip(POD4, WEB4, 47, &[0; 8])),
+        DENIED,
+    );
 }
 
 fn learned(bench: &mut dyn Bench) {
@@ -101,11 +155,23 @@ fn learned(bench: &mut dyn Bench) {
     bench.learn(WEB6.into(), &[(1, true)]);
     bench.expect(At::From, &web(1002).out(SYN), NEW);
     bench.expect(At::From, &web6(1002).out(SYN), NEW);
-    bench.expect(At::From, &Talk::new(POD4, WEB4, TCP, 1002, 80).out(SYN), DENIED);
-    bench.expect(At::From, &Talk::new(POD4, OTHER4, TCP, 1002, 443).out(SYN), DENIED);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, TCP, 1002, 80).out(SYN),
+        DENIED,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, OTHER4, TCP, 1002, 443).out(SYN),
+        DENIED,
+    );
     // A name nobody's rule is about.
     bench.learn(OTHER4.into(), &[(7, true)]);
-    bench.expect(At::From, &Talk::new(POD4, OTHER4, TCP, 1002, 443).out(SYN), DENIED);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, OTHER4, TCP, 1002, 443).out(SYN),
+        DENIED,
+    );
 }
 
 fn two_lifetimes(bench: &mut dyn Bench) {
@@ -128,12 +194,29 @@ fn names_and_managed(bench: &mut dyn Bench) {
     let mut world = egress(&[allow(Peer::Name(1), L4::Any)]);
     world.prefixes = vec![("192.0.2.0/24", CIDR_ID)];
     bench.install(&world);
-    for address in [v4("10.244.2.9"), v4("10.96.0.10"), v4("172.18.0.2"), WEB4.into()] {
+    for address in [
+        v4("10.244.2.9"),
+        v4("10.96.0.10"),
+        v4("172.18.0.2"),
+        WEB4.into(),
+    ] {
         bench.learn(address, &[(1, true)]);
     }
-    bench.expect(At::From, &Talk::new(POD4, PEER4, TCP, 1004, 80).out(SYN), DENIED);
-    bench.expect(At::From, &Talk::new(POD4, DNS4, TCP, 1004, 80).out(SYN), DENIED);
-    bench.expect(At::From, &Talk::new(POD4, NODE4, TCP, 1004, 80).out(SYN), DENIED);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, PEER4, TCP, 1004, 80).out(SYN),
+        DENIED,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, DNS4, TCP, 1004, 80).out(SYN),
+        DENIED,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, NODE4, TCP, 1004, 80).out(SYN),
+        DENIED,
+    );
     bench.expect(At::From, &web(1004).out(SYN), NEW);
 }
 
@@ -164,9 +247,21 @@ fn deny_wins(bench: &mut dyn Bench) {
     bench.learn(WEB6.into(), &[(1, true)]);
     bench.expect(At::From, &web(1007).out(SYN), DENY);
     bench.expect(At::From, &web6(1007).out(SYN), NEW);
-    bench.expect(At::From, &Talk::new(POD4, PEER4, TCP, 1007, 25).out(SYN), DENY);
-    bench.expect(At::From, &Talk::new(POD4, PEER4, TCP, 1007, 26).out(SYN), NEW);
-    bench.expect(At::From, &Talk::new(POD4, OTHER4, UDP, 1007, 123).out(0), NEW);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, PEER4, TCP, 1007, 25).out(SYN),
+        DENY,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, PEER4, TCP, 1007, 26).out(SYN),
+        NEW,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, OTHER4, UDP, 1007, 123).out(0),
+        NEW,
+    );
 }
 
 fn port_prefixes(bench: &mut dyn Bench) {
@@ -185,7 +280,11 @@ fn port_prefixes(bench: &mut dyn Bench) {
         (UDP, 0xffff, NEW),
         (UDP, 8080, DENIED),
     ] {
-        bench.expect(At::From, &Talk::new(POD4, OTHER4, protocol, 1008, at).out(SYN), want);
+        bench.expect(
+            At::From,
+            &Talk::new(POD4, OTHER4, protocol, 1008, at).out(SYN),
+            want,
+        );
     }
 }
 
@@ -199,10 +298,18 @@ fn families(bench: &mut dyn Bench) {
     bench.install(&world);
     bench.expect(At::From, &web(1010).out(SYN), NEW);
     bench.expect(At::From, &web6(1010).out(SYN), DENIED);
-    world.prefixes = vec![("0.0.0.0/0", CIDR_ID + 1), ("192.0.2.0/24", CIDR_ID), ("192.0.2.80/32", CIDR_ID + 2)];
+    world.prefixes = vec![
+        ("0.0.0.0/0", CIDR_ID + 1),
+        ("192.0.2.0/24", CIDR_ID),
+        ("192.0.2.80/32", CIDR_ID + 2),
+    ];
     bench.install(&world);
     bench.expect(At::From, &web(1011).out(SYN), DENIED);
-    bench.expect(At::From, &Talk::new(POD4, v4("192.0.2.81"), TCP, 1011, 443).out(SYN), NEW);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, v4("192.0.2.81"), TCP, 1011, 443).out(SYN),
+        NEW,
+    );
 }
 
 fn syn_on_live(bench: &mut dyn Bench) {
@@ -231,8 +338,16 @@ fn mid_stream(bench: &mut dyn Bench) {
     bench.install(&egress(&[allow(Peer::Any, port(TCP, 443))]));
     bench.expect(At::From, &web(1014).out(ACK), NEW);
     bench.expect(At::From, &web(1014).out(ACK), KNOWN);
-    bench.expect(At::From, &Talk::new(POD4, WEB4, TCP, 1014, 80).out(ACK), DENIED);
-    bench.expect(At::From, &Talk::new(POD4, WEB4, TCP, 1014, 80).out(RST), DENIED);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, TCP, 1014, 80).out(ACK),
+        DENIED,
+    );
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, TCP, 1014, 80).out(RST),
+        DENIED,
+    );
 }
 
 fn closing(bench: &mut dyn Bench) {
@@ -249,7 +364,10 @@ fn closing(bench: &mut dyn Bench) {
 }
 
 fn rejudge(bench: &mut dyn Bench) {
-    let both = egress(&[allow(Peer::Any, port(TCP, 443)), allow(Peer::Any, port(UDP, 9))]);
+    let both = egress(&[
+        allow(Peer::Any, port(TCP, 443)),
+        allow(Peer::Any, port(UDP, 9)),
+    ]);
     let one = egress(&[allow(Peer::Any, port(TCP, 443))]);
     let udp = Talk::new(POD4, WEB4, UDP, 1017, 9);
     bench.install(&both);
@@ -290,7 +408,10 @@ fn rejudge_learned(bench: &mut dyn Bench) {
     bench.expect(At::To, &web(1019).back(ACK), RENEWED);
     // Opened by a wider rule while a name would have done: the name carries it when the rule goes.
     bench.learn(WEB4.into(), &[(1, true)]);
-    bench.install(&egress(&[allow(Peer::Name(1), port(TCP, 443)), allow(Peer::Any, L4::Any)]));
+    bench.install(&egress(&[
+        allow(Peer::Name(1), port(TCP, 443)),
+        allow(Peer::Any, L4::Any),
+    ]));
     bench.expect(At::From, &web(1020).out(SYN), NEW);
     bench.learn(WEB4.into(), &[(1, false)]);
     bench.install(&egress(&rules));
@@ -311,11 +432,26 @@ fn from_node(bench: &mut dyn Bench) {
     // A node port: the node's address, but not the node.
     let node_port = Talk::new(POD4, NODE4, TCP, 80, 5002);
     bench.expect(At::To, &node_port.back(SYN), DENIED);
-    bench.expect(At::To, &Talk::new(POD4, PEER4, TCP, 81, 5003).back(SYN), NEW);
-    bench.expect(At::To, &Talk::new(POD4, PEER4, TCP, 80, 5003).back(SYN), DENIED);
-    bench.expect(At::To, &Talk::new(POD4, WEB4, TCP, 81, 5003).back(SYN), DENIED);
+    bench.expect(
+        At::To,
+        &Talk::new(POD4, PEER4, TCP, 81, 5003).back(SYN),
+        NEW,
+    );
+    bench.expect(
+        At::To,
+        &Talk::new(POD4, PEER4, TCP, 80, 5003).back(SYN),
+        DENIED,
+    );
+    bench.expect(
+        At::To,
+        &Talk::new(POD4, WEB4, TCP, 81, 5003).back(SYN),
+        DENIED,
+    );
     // Re-judged at the reply, which cannot show where the first packet came from.
-    bench.install(&ingress(&[allow(Peer::Id(WORLD4), port(TCP, 80)), allow(Peer::Id(HOST), port(TCP, 80))]));
+    bench.install(&ingress(&[
+        allow(Peer::Id(WORLD4), port(TCP, 80)),
+        allow(Peer::Id(HOST), port(TCP, 80)),
+    ]));
     bench.expect(At::To, &node_port.back(SYN), NEW);
     bench.install(&ingress(&[allow(Peer::Id(HOST), port(TCP, 80))]));
     bench.expect(At::From, &node_port.out(SYN_ACK), DENIED);
@@ -371,9 +507,21 @@ fn steering(bench: &mut dyn Bench) {
         bench.expect(At::From, &talk.out(ACK), Outcome::Steer);
     }
     bench.expect(At::From, &Talk::new(POD4, DNS4, UDP, 1021, 54).out(0), NEW);
-    bench.expect(At::From, &Talk::new(POD4, WEB4, UDP, 1021, 53).out(0), DENIED);
-    bench.expect(At::ToLocal(0xa00), &query.back(0), Outcome::Pass(Passed::FromProxy));
-    bench.expect(At::ToLocal(0x1_0a00), &query.back(0), Outcome::Pass(Passed::FromProxy));
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, UDP, 1021, 53).out(0),
+        DENIED,
+    );
+    bench.expect(
+        At::ToLocal(0xa00),
+        &query.back(0),
+        Outcome::Pass(Passed::FromProxy),
+    );
+    bench.expect(
+        At::ToLocal(0x1_0a00),
+        &query.back(0),
+        Outcome::Pass(Passed::FromProxy),
+    );
     // Our mark on a packet that came from elsewhere is not ours; another mark is not ours either.
     let mut closed = egress(&dns_rules());
     if let Some(rules) = &mut closed.enforced {
@@ -408,9 +556,21 @@ fn audit(bench: &mut dyn Bench) {
     };
     bench.install(&only_shadow);
     bench.expect(At::From, &web(1024).out(SYN), NEW);
-    bench.expect(At::From, &Talk::new(POD4, WEB4, TCP, 1024, 80).out(SYN), Outcome::Pass(Passed::Audited));
-    bench.expect(At::To, &Talk::new(POD4, WEB4, TCP, 1024, 80).back(SYN_ACK), KNOWN);
-    bench.expect(At::To, &Talk::new(POD4, PEER4, TCP, 80, 1024).back(SYN), NEW);
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, TCP, 1024, 80).out(SYN),
+        Outcome::Pass(Passed::Audited),
+    );
+    bench.expect(
+        At::To,
+        &Talk::new(POD4, WEB4, TCP, 1024, 80).back(SYN_ACK),
+        KNOWN,
+    );
+    bench.expect(
+        At::To,
+        &Talk::new(POD4, PEER4, TCP, 80, 1024).back(SYN),
+        NEW,
+    );
     // What is enforced is enforced, whatever the shadow would say.
     let both = World {
         shadow,
@@ -418,7 +578,11 @@ fn audit(bench: &mut dyn Bench) {
     };
     bench.install(&both);
     bench.expect(At::From, &web(1025).out(SYN), DENIED);
-    bench.expect(At::From, &Talk::new(POD4, WEB4, TCP, 1025, 80).out(SYN), Outcome::Pass(Passed::Audited));
+    bench.expect(
+        At::From,
+        &Talk::new(POD4, WEB4, TCP, 1025, 80).out(SYN),
+        Outcome::Pass(Passed::Audited),
+    );
 }
 
 fn audit_steering(bench: &mut dyn Bench) {
@@ -435,7 +599,14 @@ fn audit_steering(bench: &mut dyn Bench) {
     let query = Talk::new(POD4, DNS4, UDP, 1026, 53);
     bench.expect(At::From, &query.out(0), Outcome::Steer);
     // Fragments cannot be steered; they pass here, and only here.
-    let first = frame::from(&frame::v4(POD4, DNS4, UDP, &[], 0x2000, &frame::udp(1026, 53)));
+    let first = frame::from(&frame::v4(
+        POD4,
+        DNS4,
+        UDP,
+        &[],
+        0x2000,
+        &frame::udp(1026, 53),
+    ));
     bench.expect(At::From, &first, Outcome::Pass(Passed::Spared));
     bench.install(&egress(&dns_rules()));
     bench.expect(At::From, &first, drop(DropReason::FragmentIntercepted));
