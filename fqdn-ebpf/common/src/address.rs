@@ -62,6 +62,12 @@ impl Addr {
         }
     }
 
+    /// An IPv6 address by four words as they lie in a packet (network order).
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self { words }
+    }
+
     /// The four words as they lie in memory (network order).
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {

@@ -4,6 +4,8 @@
 //! Out: [`Packet`], or the [`DropReason`] that says what is wrong with the headers.
 //! Not here: whether the packet is allowed (`guard`, `path`), quoted packets (`icmp`).
 
+use zerocopy::IntoBytes as _;
+
 use crate::{address::Addr, protocol, reason::DropReason};
 
 /// A frame that can be read at any offset, whether or not it lies in one piece.
@@ -172,12 +174,13 @@ mod ethertype {
 /// Too short, a VLAN tag, or nothing the datapath knows.
 #[inline(always)]
 pub fn frame(bytes: &impl Bytes) -> Result<Frame, DropReason> {
-    let mut header = [0_u8; 14];
-    if !bytes.read(0, &mut header) {
+    let mut header = [0_u16; 7];
+    if !bytes.read(0, header.as_mut_bytes()) {
         return Err(DropReason::UnsupportedL2);
     }
-    let [_, _, _, _, _, _, a, b, c, d, e, f, high, low] = header;
-    let network = match u16::from_be_bytes([high, low]) {
+    let [_, _, _, ab, cd, ef, ethertype] = header;
+    let ([a, b], [c, d], [e, f]) = (ab.to_ne_bytes(), cd.to_ne_bytes(), ef.to_ne_bytes());
+    let network = match u16::from_be(ethertype) {
         ethertype::IPV4 => Network::V4,
         ethertype::IPV6 => Network::V6,
         ethertype::ARP => Network::Arp,
@@ -191,44 +194,21 @@ pub fn frame(bytes: &impl Bytes) -> Result<Frame, DropReason> {
     })
 }
 
-/// An IPv4 header without options; aligned so that addresses can be read in one go.
-#[repr(C, align(8))]
-struct V4Header([u8; 20]);
-
 /// Reads an IPv4 header and the transport header behind it.
 ///
 /// # Errors
 /// What is wrong with them.
 #[inline(always)]
 pub fn ipv4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
-    let mut header = V4Header([0; 20]);
-    if !bytes.read(ETHERNET, &mut header.0) {
+    // Words, here and below: the compiler zeroes and takes apart bytes one by one.
+    let mut header = [0_u32; 5];
+    if !bytes.read(ETHERNET, header.as_mut_bytes()) {
         return Err(DropReason::InvalidPacket);
     }
-    let V4Header(
-        [
-            version_length,
-            _,
-            t0,
-            t1,
-            i0,
-            i1,
-            f0,
-            f1,
-            hop_limit,
-            protocol,
-            _,
-            _,
-            s0,
-            s1,
-            s2,
-            s3,
-            d0,
-            d1,
-            d2,
-            d3,
-        ],
-    ) = header;
+    let [one, two, three, source, destination] = header;
+    let [version_length, _, t0, t1] = one.to_ne_bytes();
+    let [i0, i1, f0, f1] = two.to_ne_bytes();
+    let [hop_limit, protocol, _, _] = three.to_ne_bytes();
     let length = u32::from(version_length & 0x0f).wrapping_mul(4);
     if version_length >> 4 != 4 || length < 20 {
         return Err(DropReason::InvalidPacket);
@@ -249,8 +229,8 @@ pub fn ipv4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
     }
     let fragment = u16::from_be_bytes([f0, f1]);
     let offset = fragment & 0x1fff;
-    packet.source = Addr::v4([s0, s1, s2, s3]);
-    packet.destination = Addr::v4([d0, d1, d2, d3]);
+    packet.source = Addr::v4(source.to_ne_bytes());
+    packet.destination = Addr::v4(destination.to_ne_bytes());
     packet.protocol = protocol;
     packet.hop_limit = hop_limit;
     packet.transport = ETHERNET.wrapping_add(length);
@@ -298,10 +278,6 @@ pub fn v4_options(bytes: &impl Bytes, length: u32) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// An IPv6 header; aligned so that addresses can be read in one go.
-#[repr(C, align(8))]
-struct V6Header([u8; 40]);
-
 /// Next-header numbers that are walked over.
 mod extension {
     pub(super) const HOP_BY_HOP: u8 = 0;
@@ -320,54 +296,13 @@ mod extension {
 /// What is wrong with them.
 #[inline(always)]
 pub fn ipv6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
-    let mut header = V6Header([0; 40]);
-    if !bytes.read(ETHERNET, &mut header.0) {
+    let mut header = [0_u32; 10];
+    if !bytes.read(ETHERNET, header.as_mut_bytes()) {
         return Err(DropReason::InvalidPacket);
     }
-    let V6Header(
-        [
-            version,
-            _,
-            _,
-            _,
-            l0,
-            l1,
-            next,
-            hop_limit,
-            s0,
-            s1,
-            s2,
-            s3,
-            s4,
-            s5,
-            s6,
-            s7,
-            s8,
-            s9,
-            s10,
-            s11,
-            s12,
-            s13,
-            s14,
-            s15,
-            d0,
-            d1,
-            d2,
-            d3,
-            d4,
-            d5,
-            d6,
-            d7,
-            d8,
-            d9,
-            d10,
-            d11,
-            d12,
-            d13,
-            d14,
-            d15,
-        ],
-    ) = header;
+    let [one, two, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+    let [version, _, _, _] = one.to_ne_bytes();
+    let [l0, l1, next, hop_limit] = two.to_ne_bytes();
     if version >> 4 != 6 {
         return Err(DropReason::InvalidPacket);
     }
@@ -380,12 +315,8 @@ pub fn ipv6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
     if end > frame_length {
         return Err(DropReason::InvalidPacket);
     }
-    packet.source = Addr::v6([
-        s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15,
-    ]);
-    packet.destination = Addr::v6([
-        d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12, d13, d14, d15,
-    ]);
+    packet.source = Addr::from_words([s0, s1, s2, s3]);
+    packet.destination = Addr::from_words([d0, d1, d2, d3]);
     // The mapped block stands for IPv4 in every map.
     if packet.source.is_v4() {
         return Err(DropReason::InvalidSourceIp);
@@ -416,14 +347,14 @@ pub fn v6_extensions(bytes: &impl Bytes, packet: &mut Packet) -> Result<u16, Dro
     let mut at = packet.transport;
     let mut offset = 0_u16;
     for nth in 0..extension::LIMIT {
-        let mut header = [0_u8; 8];
+        let mut header = [0_u32; 2];
         match next {
             extension::HOP_BY_HOP
             | extension::ROUTING
             | extension::FRAGMENT
             | extension::AUTHENTICATION
             | extension::DESTINATION => {
-                if at >= packet.end || !bytes.read(at, &mut header) {
+                if at >= packet.end || !bytes.read(at, header.as_mut_bytes()) {
                     return Err(DropReason::InvalidExtensionHeader);
                 }
             }
@@ -433,7 +364,8 @@ pub fn v6_extensions(bytes: &impl Bytes, packet: &mut Packet) -> Result<u16, Dro
                 return Ok(offset);
             }
         }
-        let [following, units, two, three, i0, i1, i2, i3] = header;
+        let [head, id] = header;
+        let [following, units, two, three] = head.to_ne_bytes();
         let eights = u32::from(units).wrapping_add(1).wrapping_mul(8);
         match next {
             // Only directly behind the IPv6 header (RFC 8200 §4.1).
@@ -442,7 +374,7 @@ pub fn v6_extensions(bytes: &impl Bytes, packet: &mut Packet) -> Result<u16, Dro
             extension::FRAGMENT => {
                 let field = u16::from_be_bytes([two, three]);
                 offset = field >> 3;
-                packet.fragment_id = u32::from_be_bytes([i0, i1, i2, i3]);
+                packet.fragment_id = u32::from_be(id);
                 packet.part = match (offset, field & 1 != 0) {
                     // An atomic fragment is a whole packet (RFC 6946).
                     (0, false) => Part::Whole,
@@ -486,13 +418,28 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet, offset: u16) -> Result<(),
         protocol::SCTP => 12,
         _ => return Ok(()),
     };
-    let mut header = [0_u8; 8];
-    if packet.transport.wrapping_add(need) > packet.end
-        || !bytes.read(packet.transport, &mut header)
-    {
+    if packet.transport.wrapping_add(need) > packet.end {
         return Err(DropReason::TruncatedHeader);
     }
-    let [a, b, c, d, e, f, _, _] = header;
+    if packet.protocol == protocol::TCP {
+        let mut header = [0_u32; 4];
+        if !bytes.read(packet.transport, header.as_mut_bytes()) {
+            return Err(DropReason::TruncatedHeader);
+        }
+        let [ports, _, _, flags] = header;
+        let [length, flags, _, _] = flags.to_ne_bytes();
+        if length >> 4 < 5 {
+            return Err(DropReason::TruncatedHeader);
+        }
+        (packet.source_port, packet.destination_port) = ports_of(ports);
+        packet.tcp_flags = flags;
+        return Ok(());
+    }
+    let mut header = [0_u32; 2];
+    if !bytes.read(packet.transport, header.as_mut_bytes()) {
+        return Err(DropReason::TruncatedHeader);
+    }
+    let [first, second] = header;
     match packet.protocol {
         protocol::ICMP | protocol::ICMPV6 => {
             // ICMP belongs to the family of its name; anything else is nonsense a policy could
@@ -500,25 +447,20 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet, offset: u16) -> Result<(),
             if (packet.protocol == protocol::ICMP) != packet.source.is_v4() {
                 return Err(DropReason::InvalidPacket);
             }
-            packet.destination_port = u16::from(a);
-            packet.icmp_code = b;
-            packet.source_port = u16::from_be_bytes([e, f]);
+            let [kind, code, _, _] = first.to_ne_bytes();
+            let [i0, i1, _, _] = second.to_ne_bytes();
+            packet.destination_port = u16::from(kind);
+            packet.icmp_code = code;
+            packet.source_port = u16::from_be_bytes([i0, i1]);
         }
-        _ => {
-            packet.source_port = u16::from_be_bytes([a, b]);
-            packet.destination_port = u16::from_be_bytes([c, d]);
-        }
-    }
-    if packet.protocol == protocol::TCP {
-        let mut flags = [0_u8; 2];
-        if !bytes.read(packet.transport.wrapping_add(12), &mut flags) {
-            return Err(DropReason::TruncatedHeader);
-        }
-        let [length, flags] = flags;
-        if length >> 4 < 5 {
-            return Err(DropReason::TruncatedHeader);
-        }
-        packet.tcp_flags = flags;
+        _ => (packet.source_port, packet.destination_port) = ports_of(first),
     }
     Ok(())
+}
+
+/// Source and destination port out of the first word of a transport header.
+#[inline(always)]
+const fn ports_of(word: u32) -> (u16, u16) {
+    let [a, b, c, d] = word.to_ne_bytes();
+    (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
 }

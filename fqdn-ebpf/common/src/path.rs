@@ -153,7 +153,9 @@ pub fn decide(
     endpoint: Option<&Endpoint>,
     scratch: &mut Scratch,
 ) -> Verdict {
-    *scratch = Scratch::EMPTY;
+    // What policy is asked is written before it is read.
+    scratch.packet = Packet::EMPTY;
+    scratch.report = Report::NONE;
     let verdict = match walk(env, meta, config, endpoint, scratch) {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::Drop(reason),
