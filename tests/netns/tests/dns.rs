@@ -101,6 +101,55 @@ fn an_answer_too_large_for_udp_is_asked_again_over_tcp() -> Result<()> {
 }
 
 #[test]
+fn an_answer_larger_than_a_packet_arrives_over_udp_in_fragments() -> Result<()> {
+    let world = World::new()?;
+    let mut pod = world.run_with_dns()?.allow("huge.test:80").shell()?;
+    let answer = pod.ok(&dig("+notcp +ignore +bufsize=4096 huge.test"))?;
+    ensure!(
+        answer.contains("ANSWER: 120") && !answer.contains(" tc"),
+        "{answer}"
+    );
+    let size = answer
+        .lines()
+        .find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: "));
+    ensure!(
+        size.is_some_and(|size| size.parse::<usize>().is_ok_and(|size| size > 1500)),
+        "{answer}"
+    );
+    let cache = pod.client(&world.host).json(&["fqdn", "cache", "list"])?;
+    let ips = cache
+        .pointer("/0/ips")
+        .and_then(|ips| ips.as_array())
+        .map_or(0, Vec::len);
+    assert_eq!(ips, 120, "{cache}");
+    pod.finish()?.expect(0)?;
+    Ok(())
+}
+
+#[test]
+fn a_question_asked_over_ipv6_is_answered_by_the_server_it_was_sent_to() -> Result<()> {
+    let world = World::new()?;
+    let anywhere =
+        "- toEntities: [world]\n  toPorts:\n  - ports: [{ port: \"53\", protocol: ANY }]\n";
+    let text = policy("over-six", &[DNS, anywhere, &to_name("example.test")]);
+    let mut pod = world.run()?.dns(at::RESOLVER6).policy(&text)?.shell()?;
+    let gateway = pod.ok("ip -6 route show default | sed 's/.* via \\([^ ]*\\).*/\\1/'")?;
+    for server in [gateway.as_str(), at::RESOLVER6] {
+        for transport in ["+notcp", "+tcp"] {
+            let answer = pod.ok(&dig(&format!("{transport} @{server} example.test")))?;
+            ensure!(answer.contains(at::EXAMPLE), "{answer}");
+            ensure!(answer.contains(&format!("SERVER: {server}#53")), "{answer}");
+        }
+    }
+    answered_by(
+        &pod.sh(&get(&format!("-k https://{}/", at::EXAMPLE)))?,
+        at::EXAMPLE,
+    )?;
+    pod.finish()?.expect(0)?;
+    Ok(())
+}
+
+#[test]
 fn the_resolver_is_asked_over_ipv6_too() -> Result<()> {
     let world = World::new()?;
     let done = world

@@ -68,12 +68,7 @@ fn a_quota_is_never_exceeded_and_an_answered_name_is_always_open() -> Result<()>
         let rows = pod
             .client(&world.host)
             .json(&["fqdn", "cache", "list", "-s", "lookup"])?;
-        let held: usize = rows
-            .as_array()
-            .context("the cache is a list")?
-            .iter()
-            .filter_map(|row| row.get("ips")?.as_array().map(Vec::len))
-            .sum();
+        let held = addresses_held(&rows)?;
         ensure!(held <= 2, "{held} addresses are held where 2 fit: {rows}");
     }
     ensure!(answered >= 2, "two fit");
@@ -119,6 +114,44 @@ fn ten_thousand_questions_from_a_loop_cost_a_bounded_amount_and_nothing_else() -
 }
 
 #[test]
+fn five_thousand_allowed_names_stay_within_the_quota_and_the_newest_is_open() -> Result<()> {
+    const QUOTA: usize = 500;
+    let world = World::new()?;
+    let run = world
+        .run_with_dns()?
+        .option("--max-addresses", QUOTA.to_string());
+    let mut pod = run
+        .allow("*.race.test:80")
+        .allow("example.test:80")
+        .shell()?;
+    let before = resident_kib(pod.pid())?;
+    let told: serde_json::Value =
+        serde_json::from_str(&pod.ok(&format!("{HELPER} flood 0 5000"))?)?;
+    let answered = told
+        .get("answered")
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or_default();
+    ensure!(
+        answered > 2 * QUOTA as u64,
+        "enough came through to reach the quota: {told}"
+    );
+    let after = resident_kib(pod.pid())?;
+    ensure!(
+        after < before + 64 * 1024,
+        "namegate grew from {before} to {after} KiB"
+    );
+    let rows = pod.client(&world.host).json(&["fqdn", "cache", "list"])?;
+    let held = addresses_held(&rows)?;
+    ensure!(held > QUOTA / 2, "the quota was reached: {held}");
+    ensure!(held <= QUOTA, "{held} addresses are held where {QUOTA} fit");
+    // A newcomer pushes out the oldest, and what it was told is open at once.
+    answered_by(&pod.sh(&get("-4 http://n5500.race.test/"))?, "100.64.22.1")?;
+    answered_by(&pod.sh(&get("-4 http://example.test/"))?, at::EXAMPLE)?;
+    pod.finish()?.expect(0)?;
+    Ok(())
+}
+
+#[test]
 fn while_the_proxy_stands_still_nothing_is_learned_and_nothing_opens() -> Result<()> {
     let world = World::new()?;
     let mut pod = world
@@ -158,6 +191,15 @@ fn while_the_proxy_stands_still_nothing_is_learned_and_nothing_opens() -> Result
     )?;
     pod.finish()?.expect(0)?;
     Ok(())
+}
+
+/// Addresses in a list of the cache.
+fn addresses_held(rows: &serde_json::Value) -> Result<usize> {
+    let rows = rows.as_array().context("the cache is a list")?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| row.get("ips")?.as_array().map(Vec::len))
+        .sum())
 }
 
 fn resident_kib(pid: i32) -> Result<u64> {

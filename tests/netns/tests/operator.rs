@@ -224,7 +224,7 @@ fn observe_prints_one_line_per_verdict_with_names_and_reasons() -> Result<()> {
 }
 
 #[test]
-fn a_client_without_a_run_or_with_several_is_told() -> Result<()> {
+fn a_client_without_a_run_is_told_and_a_run_has_its_own_place() -> Result<()> {
     let world = World::new()?;
     let nobody = support::namegate::Client::new(&world.host, world.files().join("nobody.sock"));
     let output = nobody.output(&["status"])?;
@@ -250,5 +250,68 @@ fn a_client_without_a_run_or_with_several_is_told() -> Result<()> {
     running.signal(nix::sys::signal::Signal::SIGTERM)?;
     running.finish()?;
     ensure!(!socket.exists(), "the socket is gone with its run");
+    Ok(())
+}
+
+#[test]
+fn with_several_runs_the_client_asks_which_and_with_one_it_finds_it() -> Result<()> {
+    let world = World::new()?;
+    // A /run/namegate of its own: other tests have sockets in the machine's.
+    let holder = Process::spawn(
+        "holder",
+        std::process::Command::new("unshare").args(["--mount", "--propagation", "private", "--", "bash", "-c"]).arg(
+            "mkdir -p /run/namegate && mount -t tmpfs none /run/namegate && echo mounted && exec sleep 600",
+        ),
+    )?;
+    until(Duration::from_secs(5), "the mount", || {
+        holder.stdout().contains("mounted").then_some(())
+    })?;
+    let beside = |command: &std::process::Command| {
+        let mut wrapped = std::process::Command::new("nsenter");
+        wrapped
+            .args(["-t", &holder.pid().to_string(), "-m", "--"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        wrapped
+    };
+    let status = || -> Result<support::Output> {
+        let mut command = world.host.command(tools::namegate()?);
+        support::process::output_of(&mut beside(command.args(["status", "-o", "json"])))
+    };
+    let nobody = status()?;
+    ensure!(
+        nobody.status != 0 && nobody.stderr.contains("/run/namegate"),
+        "{nobody:?}"
+    );
+    let mut runs = Vec::new();
+    for count in 1..=2 {
+        let (command, files, _) = world
+            .run_with_dns()?
+            .bare()
+            .allow("example.test")
+            .prepare(&["sleep", "300"])?;
+        let run = Process::spawn("namegate", &mut beside(&command))?;
+        let socket = format!("run-{}.sock", run.pid());
+        until(Duration::from_secs(20), "its socket", || {
+            let path = format!("/proc/{}/root/run/namegate/{socket}", holder.pid());
+            std::path::Path::new(&path).exists().then_some(())
+        })?;
+        runs.push((run, files, socket));
+        let told = status()?;
+        if count == 1 {
+            let status: Value = serde_json::from_str(&told.stdout)?;
+            let pid = runs.first().map(|(run, ..)| i64::from(run.pid()));
+            assert_eq!(
+                status.get("pid").and_then(Value::as_i64),
+                pid,
+                "the only one is found"
+            );
+        } else {
+            ensure!(told.status != 0, "{told:?}");
+            for (_, _, socket) in &runs {
+                ensure!(told.stderr.contains(socket), "each is listed: {told:?}");
+            }
+        }
+    }
     Ok(())
 }

@@ -114,7 +114,11 @@ impl Held {
         let mut members = family(pid);
         let namespaces: BTreeSet<u64> = members
             .iter()
-            .flat_map(|pid| net_namespaces(*pid).into_iter().chain(open_namespaces(*pid)))
+            .flat_map(|pid| {
+                net_namespaces(*pid)
+                    .into_iter()
+                    .chain(open_namespaces(*pid))
+            })
             .filter(|inode| !outside.contains(inode))
             .collect();
         members.extend(

@@ -41,6 +41,7 @@ pub(super) fn unbound(netns: &Netns, files: &Path) -> Result<Process> {
   num-queries-per-thread: 4096
   so-rcvbuf: 4m
   minimal-responses: yes
+  max-udp-size: 4096
   local-zone: "test." nodefault
 remote-control:
   control-enable: no
