@@ -33,7 +33,7 @@ pub(crate) struct Request {
     #[arg(long, default_value = "2G")]
     memory: String,
     /// Seconds after which the guest is ended
-    #[arg(long, default_value_t = 1800)]
+    #[arg(long, default_value_t = 3600)]
     timeout: u64,
     /// The suites of these packages (default: fqdn-ebpf-loader and netns)
     #[arg(short, long = "package", conflicts_with = "command")]

@@ -23,6 +23,9 @@ use super::{
 
 const INIT: &str = include_str!("../../../tests/vm/init");
 
+/// Before the process id in the name of a run's folder.
+const PREFIX: &str = "run-";
+
 /// What it takes to reach the machine's files; the rest is loaded from there.
 const EARLY: &[&str] = &[
     "virtio_pci",
@@ -51,15 +54,19 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// An empty folder below `folder`.
+    /// An empty folder below `folder`; those of runs that are no more go.
     pub(super) fn new(folder: &Path) -> anyhow::Result<Self> {
-        let run = Self {
-            folder: folder.join(format!("run-{}", std::process::id())),
-        };
-        if run.folder.exists() {
-            fs::remove_dir_all(&run.folder)?;
+        fs::create_dir_all(folder)?;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(is_over) {
+                fs::remove_dir_all(entry.path())?;
+            }
         }
-        fs::create_dir_all(&run.folder)?;
+        let run = Self {
+            folder: folder.join(format!("{PREFIX}{}", std::process::id())),
+        };
+        fs::create_dir(&run.folder)?;
         Ok(run)
     }
 
@@ -87,6 +94,15 @@ impl Run {
     pub(super) fn remove(&self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Whether this is the folder of a run whose process is gone, or of an earlier one of our number.
+fn is_over(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| {
+            pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists()
+        })
 }
 
 /// A script that runs `command` in `folder` with the caller's environment.
@@ -262,6 +278,22 @@ mod tests {
             .unwrap();
         assert_eq!(done.stdout, b"/usr\n");
         assert_eq!(done.status.code(), Some(7));
+    }
+
+    #[test]
+    fn a_run_removes_what_dead_ones_left() {
+        let folder = std::env::temp_dir().join(format!("xtask-vm-{}", std::process::id()));
+        let living = folder.join("run-1");
+        let other = folder.join("linux-6.1");
+        // No process has a number this large.
+        let dead = folder.join("run-4294967295");
+        for path in [&living, &other, &dead] {
+            fs::create_dir_all(path).unwrap();
+        }
+        let run = Run::new(&folder).unwrap();
+        assert!(living.exists() && other.exists() && run.folder.exists());
+        assert!(!dead.exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! In:  a name and the Debian package that holds it.
 //! Out: a [`Command`]; its output, or an error that names what is missing or what it said.
-//! Not here: installing anything (`scripts/setup --for vm`).
+//! Not here: installing anything (`scripts/setup`).
 
 use std::{
     path::{Path, PathBuf},
