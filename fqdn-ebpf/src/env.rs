@@ -4,6 +4,8 @@
 //! Out: [`Skb`], an implementation of `path::Env`.
 //! Not here: deciding anything.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{__sk_buff, BPF_ANY},
@@ -87,6 +89,17 @@ impl Bytes for Skb {
                 into.as_mut_ptr().cast(),
                 into.len() as u32,
             ) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        let size = size_of::<[u32; N]>() as u32;
+        // SAFETY: the helper writes all of `words` when it returns 0, and any bits are words.
+        unsafe {
+            (bpf_skb_load_bytes(self.raw.cast(), at, words.as_mut_ptr().cast(), size) == 0)
+                .then(|| words.assume_init())
         }
     }
 

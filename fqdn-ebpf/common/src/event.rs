@@ -28,7 +28,8 @@ pub enum Kind {
     Audit = 3,
 }
 
-/// What `path` found out about the packet, for the event. All zero is "nothing to report".
+/// What `path` found out about the packet, for the event. Only the marks are cleared for every
+/// packet; the numbers count when their mark is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Report {
     /// [`Kind`], 0 for no event.
@@ -37,6 +38,8 @@ pub struct Report {
     match_type: u8,
     /// Action of the shadow policy, 0 without one.
     shadow_action: u8,
+    /// Whether policy was asked: 1 when it was.
+    judged: u32,
     identity: u32,
     learned: u32,
     rule_set: u32,
@@ -50,11 +53,22 @@ impl Report {
         reason: 0,
         match_type: 0,
         shadow_action: 0,
+        judged: 0,
         identity: 0,
         learned: 0,
         rule_set: 0,
         shadow_rule_set: 0,
     };
+
+    /// Forgets the packet before.
+    #[inline(always)]
+    pub const fn clear(&mut self) {
+        self.kind = 0;
+        self.reason = 0;
+        self.match_type = 0;
+        self.shadow_action = 0;
+        self.judged = 0;
+    }
 
     /// Whether there is an event to make.
     #[inline(always)]
@@ -72,6 +86,7 @@ impl Report {
     #[inline(always)]
     pub const fn judged(&mut self, kind: Kind, judgement: &Judgement) {
         self.kind = kind as u8;
+        self.judged = 1;
         self.match_type = judgement.match_type as u8;
         self.identity = judgement.identity;
         self.learned = judgement.learned;
@@ -159,10 +174,26 @@ impl Event {
             endpoint: id,
             policy,
             shadow_policy: shadow,
-            identity: report.identity,
-            learned: report.learned,
-            rule_set: report.rule_set,
-            shadow_rule_set: report.shadow_rule_set,
+            identity: if report.judged == 0 {
+                0
+            } else {
+                report.identity
+            },
+            learned: if report.judged == 0 {
+                0
+            } else {
+                report.learned
+            },
+            rule_set: if report.judged == 0 {
+                0
+            } else {
+                report.rule_set
+            },
+            shadow_rule_set: if report.shadow_action == 0 {
+                0
+            } else {
+                report.shadow_rule_set
+            },
             length: scene.length,
             ifindex: scene.ifindex,
             source: packet.source,

@@ -13,6 +13,14 @@ pub trait Bytes {
     /// Copies the bytes from `at` on into the whole of `into`; false when the frame is too short.
     fn read(&self, at: u32, into: &mut [u8]) -> bool;
 
+    /// Words as they lie in the frame from `at` on; `None` when it is too short. The kernel reads
+    /// them without clearing the space for them first, which costs more than the reading.
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        let mut words = [0_u32; N];
+        self.read(at, words.as_mut_bytes()).then_some(words)
+    }
+
     /// Length of the frame, which for offloaded segments is more than the wire carries.
     fn len(&self) -> u32;
 
@@ -174,13 +182,14 @@ mod ethertype {
 /// Too short, a VLAN tag, or nothing the datapath knows.
 #[inline(always)]
 pub fn frame(bytes: &impl Bytes) -> Result<Frame, DropReason> {
-    let mut header = [0_u16; 7];
-    if !bytes.read(0, header.as_mut_bytes()) {
+    // Two bytes more than the header; what has none behind it is no packet of any kind.
+    let Some([_, one, two, three]) = bytes.words(0) else {
         return Err(DropReason::UnsupportedL2);
-    }
-    let [_, _, _, ab, cd, ef, ethertype] = header;
-    let ([a, b], [c, d], [e, f]) = (ab.to_ne_bytes(), cd.to_ne_bytes(), ef.to_ne_bytes());
-    let network = match u16::from_be(ethertype) {
+    };
+    let [_, _, a, b] = one.to_ne_bytes();
+    let [c, d, e, f] = two.to_ne_bytes();
+    let [high, low, _, _] = three.to_ne_bytes();
+    let network = match u16::from_be_bytes([high, low]) {
         ethertype::IPV4 => Network::V4,
         ethertype::IPV6 => Network::V6,
         ethertype::ARP => Network::Arp,
@@ -200,12 +209,9 @@ pub fn frame(bytes: &impl Bytes) -> Result<Frame, DropReason> {
 /// What is wrong with them.
 #[inline(always)]
 pub fn ipv4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
-    // Words, here and below: the compiler zeroes and takes apart bytes one by one.
-    let mut header = [0_u32; 5];
-    if !bytes.read(ETHERNET, header.as_mut_bytes()) {
+    let Some([one, two, three, source, destination]) = bytes.words(ETHERNET) else {
         return Err(DropReason::InvalidPacket);
-    }
-    let [one, two, three, source, destination] = header;
+    };
     let [version_length, _, t0, t1] = one.to_ne_bytes();
     let [i0, i1, f0, f1] = two.to_ne_bytes();
     let [hop_limit, protocol, _, _] = three.to_ne_bytes();
@@ -296,11 +302,9 @@ mod extension {
 /// What is wrong with them.
 #[inline(always)]
 pub fn ipv6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), DropReason> {
-    let mut header = [0_u32; 10];
-    if !bytes.read(ETHERNET, header.as_mut_bytes()) {
+    let Some([one, two, s0, s1, s2, s3, d0, d1, d2, d3]) = bytes.words(ETHERNET) else {
         return Err(DropReason::InvalidPacket);
-    }
-    let [one, two, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+    };
     let [version, _, _, _] = one.to_ne_bytes();
     let [l0, l1, next, hop_limit] = two.to_ne_bytes();
     if version >> 4 != 6 {
@@ -422,11 +426,9 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet, offset: u16) -> Result<(),
         return Err(DropReason::TruncatedHeader);
     }
     if packet.protocol == protocol::TCP {
-        let mut header = [0_u32; 4];
-        if !bytes.read(packet.transport, header.as_mut_bytes()) {
+        let Some([ports, _, _, flags]) = bytes.words(packet.transport) else {
             return Err(DropReason::TruncatedHeader);
-        }
-        let [ports, _, _, flags] = header;
+        };
         let [length, flags, _, _] = flags.to_ne_bytes();
         if length >> 4 < 5 {
             return Err(DropReason::TruncatedHeader);
@@ -435,11 +437,9 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet, offset: u16) -> Result<(),
         packet.tcp_flags = flags;
         return Ok(());
     }
-    let mut header = [0_u32; 2];
-    if !bytes.read(packet.transport, header.as_mut_bytes()) {
+    let Some([first, second]) = bytes.words(packet.transport) else {
         return Err(DropReason::TruncatedHeader);
-    }
-    let [first, second] = header;
+    };
     match packet.protocol {
         protocol::ICMP | protocol::ICMPV6 => {
             // ICMP belongs to the family of its name; anything else is nonsense a policy could

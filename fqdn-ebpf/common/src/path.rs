@@ -116,6 +116,8 @@ pub struct Scratch {
     pub report: Report,
     /// What policy is asked.
     case: Case,
+    /// Whether `packet` is about this packet: 1 when it is.
+    parsed: u32,
 }
 
 impl Scratch {
@@ -124,6 +126,7 @@ impl Scratch {
         packet: Packet::EMPTY,
         report: Report::NONE,
         case: Case::EMPTY,
+        parsed: 0,
     };
 }
 
@@ -153,14 +156,18 @@ pub fn decide(
     endpoint: Option<&Endpoint>,
     scratch: &mut Scratch,
 ) -> Verdict {
-    // What policy is asked is written before it is read.
-    scratch.packet = Packet::EMPTY;
-    scratch.report = Report::NONE;
+    // The space is not cleared as a whole: that would cost every packet what only events need.
+    scratch.report.clear();
+    scratch.parsed = 0;
     let verdict = match walk(env, meta, config, endpoint, scratch) {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::Drop(reason),
     };
     if let Verdict::Drop(reason) = verdict {
+        // An event must not show the addresses of the packet before.
+        if scratch.parsed == 0 {
+            scratch.packet = Packet::EMPTY;
+        }
         scratch.report.dropped(reason);
     }
     verdict
@@ -196,9 +203,14 @@ fn walk(
             }
             return Ok(Verdict::Pass(Passed::Control));
         }
-        Network::V4 => packet::ipv4(env, &mut scratch.packet)?,
-        Network::V6 => packet::ipv6(env, &mut scratch.packet)?,
+        Network::V4 => packet::ipv4(env, &mut scratch.packet),
+        Network::V6 => packet::ipv6(env, &mut scratch.packet),
     }
+    .inspect_err(|reason| {
+        // The network header is sound then.
+        scratch.parsed = u32::from(*reason == DropReason::TruncatedHeader);
+    })?;
+    scratch.parsed = 1;
     let guard = if from_workload {
         guard::from_workload(env, &scratch.packet, endpoint, |peer| identity(env, peer))?
     } else {
