@@ -105,6 +105,7 @@ impl Drop for Janitor {
 
 /// The janitor's main function.
 pub(crate) fn main() -> i32 {
+    let namegate = nix::unistd::getppid().as_raw();
     // namegate is a group leader at most in its own group, so this cannot fail for a fresh child.
     let _ = nix::unistd::setsid();
     let ignored = Arc::new(AtomicBool::new(false));
@@ -133,6 +134,10 @@ pub(crate) fn main() -> i32 {
             clean = false;
             let _ = writeln!(std::io::stdout(), "{error}");
         }
+    }
+    // The control socket in its usual place; namegate has removed it unless it was killed.
+    if let Ok(namegate) = u32::try_from(namegate) {
+        let _ = std::fs::remove_file(crate::api::default_socket(namegate));
     }
     i32::from(!clean)
 }

@@ -70,7 +70,7 @@ fn after_a_normal_exit_nothing_is_left() -> Result<()> {
 fn after_kill_nine_nothing_is_left_and_the_command_is_dead() -> Result<()> {
     let world = closed_machine()?;
     let before = Machine::look(&world.host)?;
-    let mut shell = world.run_with_dns()?.allow("example.test").shell()?;
+    let mut shell = world.run_with_dns()?.bare().allow("example.test").shell()?;
     answered_by(&shell.sh(&get("-4 https://example.test/"))?, at::EXAMPLE)?;
     shell.background("sleep 600")?;
     shell.ok("(setsid sleep 601 >/dev/null 2>&1 &) ")?;
