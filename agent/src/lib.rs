@@ -9,6 +9,7 @@
 pub mod api;
 mod control;
 mod hint;
+pub mod offline;
 pub mod pod;
 pub mod policies;
 mod qtype;

@@ -63,6 +63,16 @@ pub enum LoadError {
 /// # Errors
 /// Every mistake in every file: one run shows all there is to mend.
 pub fn load(paths: &[PathBuf], limits: &Limits) -> Result<Loaded, Vec<LoadError>> {
+    let (loaded, errors) = load_all(paths, limits);
+    if errors.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(errors)
+    }
+}
+
+/// The same, with what is fine beside what is not.
+pub fn load_all(paths: &[PathBuf], limits: &Limits) -> (Loaded, Vec<LoadError>) {
     let mut loaded = Loaded::default();
     let mut errors = Vec::new();
     let mut files = Vec::new();
@@ -96,11 +106,7 @@ pub fn load(paths: &[PathBuf], limits: &Limits) -> Result<Loaded, Vec<LoadError>
     if errors.is_empty() && !paths.is_empty() && loaded.policies.is_empty() {
         errors.push(LoadError::NoPolicy(paths.to_vec()));
     }
-    if errors.is_empty() {
-        Ok(loaded)
-    } else {
-        Err(errors)
-    }
+    (loaded, errors)
 }
 
 /// The bytes of a file, at most one more than a policy file may have.

@@ -1,0 +1,194 @@
+//! One endpoint's policies in force: what is enforced, what is only watched, what names opened.
+//!
+//! In:  policies, the endpoint, the view of its node, the names it asked for.
+//! Out: [`Compiled`], which judges one peer on one port.
+//! Not here: whole flows (`judge`), services (`service`), L7 (`l7`).
+
+use std::{collections::HashMap, net::IpAddr};
+
+use fqdn_ebpf_common::{
+    ipcache,
+    learned::SLOTS,
+    verdict::{self, Ask, Judgement, Peers},
+};
+use identity::{IdentityId, LocalIdentities, SelectorSet};
+use policy::{
+    compile::{CompileInput, SelectorTable, compile},
+    compiled::{Direction, EndpointPolicy, Protocol, RuleSetId},
+    fqdn::Fqdn,
+};
+
+use super::entries::{self, Entries};
+use crate::WorldError;
+
+/// Number of the only policy in a map of its own.
+const POLICY: u32 = 1;
+
+/// One compiled policy and its map.
+#[derive(Debug, Default)]
+pub(super) struct Layer {
+    pub(super) policy: EndpointPolicy,
+    entries: Entries,
+}
+
+/// One answer of DNS.
+#[derive(Clone, Debug)]
+pub(super) struct Taught {
+    pub(super) name: Fqdn,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// What an endpoint learned about one address.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Learned {
+    slots: Vec<(IdentityId, SelectorSet)>,
+}
+
+/// One endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Compiled {
+    pub(super) enforced: Layer,
+    /// Everything, what is in audit included; none where nothing is in audit.
+    pub(super) shadow: Option<Layer>,
+    learned: HashMap<IpAddr, Learned>,
+}
+
+/// Who a peer is: by address, and by the names that led to it.
+#[derive(Clone, Debug)]
+pub(super) struct PeerIs {
+    pub(super) identity: IdentityId,
+    pub(super) learned: Learned,
+}
+
+impl PeerIs {
+    /// Every selector the address was learned under.
+    pub(super) fn selectors(&self) -> SelectorSet {
+        let sets = self.learned.slots.iter().map(|(_, set)| set);
+        sets.fold(SelectorSet::default(), |all, set| all.union(set))
+    }
+}
+
+impl Layer {
+    fn compile(
+        input: &CompileInput<'_>,
+        selectors: &mut SelectorTable,
+    ) -> Result<Self, WorldError> {
+        let policy = compile(input, selectors)?;
+        Ok(Self {
+            entries: Entries::of(&policy),
+            policy,
+        })
+    }
+
+    /// The verdict of the kernel's function.
+    pub(super) fn judge(
+        &self,
+        direction: Direction,
+        peer: &PeerIs,
+        protocol: Protocol,
+        port: u16,
+    ) -> Judgement {
+        let mut learned = [0; SLOTS];
+        for (slot, (identity, _)) in learned.iter_mut().zip(&peer.learned.slots) {
+            *slot = identity.get();
+        }
+        let ask = Ask {
+            policy: POLICY,
+            deny_by_default: self.policy.default_deny(direction),
+            direction: entries::direction_of(direction),
+            protocol: protocol.number(),
+            port,
+        };
+        let peers = Peers {
+            learned,
+            identity: peer.identity.get(),
+        };
+        verdict::judge(&self.entries, &ask, &peers)
+    }
+
+    /// The policies behind a judgement that an entry decided, sorted.
+    pub(super) fn policies(&self, judgement: &Judgement) -> Vec<String> {
+        let rules = self
+            .policy
+            .rule_set(RuleSetId::from_raw(judgement.rule_set));
+        let mut names: Vec<_> = rules.iter().map(|r| r.policy.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+impl Compiled {
+    /// `audited`: nothing is enforced, everything is watched.
+    pub(super) fn new(
+        input: &CompileInput<'_>,
+        audited: bool,
+        names: &[Taught],
+        selectors: &mut SelectorTable,
+        locals: &mut LocalIdentities,
+    ) -> Result<Self, WorldError> {
+        let layer = Layer::compile(input, selectors)?;
+        let mut compiled = if audited {
+            Self {
+                shadow: Some(layer),
+                ..Self::default()
+            }
+        } else {
+            Self {
+                enforced: layer,
+                ..Self::default()
+            }
+        };
+        for taught in names {
+            compiled.learn(taught, locals)?;
+        }
+        Ok(compiled)
+    }
+
+    /// The layers that are there.
+    fn layers(&mut self) -> impl Iterator<Item = &mut Layer> + '_ {
+        std::iter::once(&mut self.enforced).chain(&mut self.shadow)
+    }
+
+    /// What an answer does: one slot per set of selectors that a name matches; when slots run
+    /// out, sets are merged.
+    fn learn(&mut self, taught: &Taught, locals: &mut LocalIdentities) -> Result<(), WorldError> {
+        let set = self
+            .layers()
+            .map(|layer| layer.policy.selectors_matching(&taught.name))
+            .fold(SelectorSet::default(), |all, set| all.union(&set));
+        if set.is_empty() {
+            return Ok(());
+        }
+        for address in &taught.addresses {
+            let mut slots = self.learned.remove(address).unwrap_or_default().slots;
+            if !slots.iter().any(|(_, known)| *known == set) {
+                let merged = if slots.len() < SLOTS {
+                    set.clone()
+                } else {
+                    slots
+                        .pop()
+                        .map_or_else(|| set.clone(), |(_, last)| last.union(&set))
+                };
+                let (identity, _) = locals.fqdn(&merged)?;
+                for layer in self.layers() {
+                    layer.entries.teach(&layer.policy, identity, &merged);
+                }
+                slots.push((identity, merged));
+            }
+            self.learned.insert(*address, Learned { slots });
+        }
+        Ok(())
+    }
+
+    /// Who the peer at an address is to this endpoint. A name opens no address that is a
+    /// workload's or a node's.
+    pub(super) fn peer(&self, identity: IdentityId, address: IpAddr) -> PeerIs {
+        let learned = if ipcache::names_count_for(identity.get()) {
+            self.learned.get(&address).cloned().unwrap_or_default()
+        } else {
+            Learned::default()
+        };
+        PeerIs { identity, learned }
+    }
+}

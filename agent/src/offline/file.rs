@@ -1,0 +1,159 @@
+//! Files of the offline commands: bounded, strict, with the place of every mistake.
+//!
+//! In:  paths of YAML or JSON files.
+//! Out: [`Sourced`] values that know their file.
+//! Not here: cross-checks between parts of a file (`universe`, `judge`).
+
+use std::{fs, io::Read, path::Path, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use serde_saphyr::{Location, Spanned};
+
+use super::{
+    Cause, InputError,
+    flow::{Flow, Flows},
+    scenario::Scenario,
+    world::World,
+};
+
+/// Bytes of one file.
+const MAX_BYTES: u64 = 8 << 20;
+/// Levels of nesting.
+const MAX_DEPTH: usize = 32;
+/// Values in one file, every use of an alias counted.
+const MAX_NODES: usize = 1_000_000;
+
+/// A value and the file it was read from.
+#[derive(Clone, Debug)]
+pub struct Sourced<T> {
+    /// The file, as named on the command line.
+    pub file: Arc<str>,
+    /// What it holds.
+    pub value: T,
+}
+
+impl<T> Sourced<T> {
+    /// A mistake at a value of this file.
+    pub(super) fn wrong<V>(&self, at: &Spanned<V>, field: String, cause: Cause) -> InputError {
+        let at = at.referenced;
+        self.wrong_at(at, field, cause)
+    }
+
+    pub(super) fn wrong_at(&self, at: Location, field: String, cause: Cause) -> InputError {
+        InputError {
+            file: Arc::clone(&self.file),
+            line: at.line(),
+            column: at.column(),
+            field,
+            cause,
+        }
+    }
+
+    /// A mistake of the file as a whole.
+    pub(super) fn wrong_file(&self, cause: Cause) -> InputError {
+        self.wrong_at(Location::UNKNOWN, String::new(), cause)
+    }
+
+    /// Another value of the same file.
+    pub(super) fn with<U>(&self, value: U) -> Sourced<U> {
+        Sourced {
+            file: Arc::clone(&self.file),
+            value,
+        }
+    }
+}
+
+/// A world file.
+///
+/// # Errors
+/// The first mistake in it.
+pub fn world(path: &Path) -> Result<Sourced<World>, InputError> {
+    read(path)
+}
+
+/// A flows file.
+///
+/// # Errors
+/// The first mistake in it.
+pub fn flows(path: &Path) -> Result<Sourced<Vec<Spanned<Flow>>>, InputError> {
+    let file: Sourced<Flows> = read(path)?;
+    Ok(Sourced {
+        file: file.file,
+        value: file.value.0,
+    })
+}
+
+/// The flows inside a world file.
+///
+/// # Errors
+/// When there are none.
+pub fn flows_of(world: &Sourced<World>) -> Result<Sourced<Vec<Spanned<Flow>>>, InputError> {
+    if world.value.flows.is_empty() {
+        return Err(world.wrong_file(Cause::NoFlows));
+    }
+    Ok(world.with(world.value.flows.clone()))
+}
+
+/// A scenario file.
+///
+/// # Errors
+/// The first mistake in it.
+pub(super) fn scenario(path: &Path) -> Result<Sourced<Scenario>, InputError> {
+    read(path)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Sourced<T>, InputError> {
+    let file: Arc<str> = path.display().to_string().into();
+    let nothing = Sourced {
+        file: Arc::clone(&file),
+        value: (),
+    };
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| nothing.wrong_file(Cause::Read(error)))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(nothing.wrong_file(Cause::TooLarge { limit: MAX_BYTES }));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        nothing.wrong_file(Cause::NotUtf8 {
+            at: error.valid_up_to(),
+        })
+    })?;
+    Ok(Sourced {
+        value: parse(&nothing, text)?,
+        file,
+    })
+}
+
+/// The value of a text. A key twice, a key nobody knows and an alias bomb are mistakes.
+fn parse<T: DeserializeOwned>(file: &Sourced<()>, text: &str) -> Result<T, InputError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_documents: 1,
+        },
+        with_snippet: false,
+        merge_keys: serde_saphyr::options::MergeKeyPolicy::Error,
+    };
+    let mut field = String::new();
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            field = error.path().to_string();
+            error.into_inner()
+        })
+    })
+    .map_err(|error| {
+        let at = error.location().unwrap_or(Location::UNKNOWN);
+        let field = if field == "." { String::new() } else { field };
+        file.wrong_at(at, field, Cause::Syntax(message(&error)))
+    })
+}
+
+/// The message without the place, which is told apart.
+fn message(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let end = text.find(" at line ").unwrap_or(text.len());
+    text.get(..end).unwrap_or(&text).to_owned()
+}

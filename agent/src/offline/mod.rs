@@ -1,0 +1,32 @@
+//! Judging flows offline: a world, policies and flows from files; verdicts and the rules behind them.
+//!
+//! In:  files ([`world`], [`flow`], [`scenario`]) and policies.
+//! Out: one [`Outcome`] per flow; mismatches of a scenario; mistakes with file, line and field.
+//! Not here: what policies mean (`policy`), the verdict itself (`fqdn-ebpf/common`), printing (`cli`).
+//!
+//! The way of a flow is the one it has on a node: parse, compile per endpoint, POLICY entries, the
+//! verdict function the kernel runs. Only the maps are ordinary ones.
+
+mod compiled;
+mod entries;
+mod error;
+mod expect;
+mod file;
+pub mod flow;
+mod judge;
+mod l7;
+mod outcome;
+pub mod scenario;
+mod service;
+mod universe;
+mod validate;
+mod view;
+pub mod world;
+
+pub use error::{Cause, InputError, OfflineError};
+pub use expect::{Difference, Expectation};
+pub use file::{Sourced, flows, flows_of, world};
+pub use judge::{Options, judge};
+pub use outcome::{Decision, L7, Outcome, Verdict};
+pub use scenario::{Mismatch, Tested, test};
+pub use validate::{Checked, validate};

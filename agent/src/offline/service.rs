@@ -1,0 +1,135 @@
+//! Flows to the frontend of a service.
+//!
+//! In:  a frontend address and port, the service's ready backends.
+//! Out: one decision about the frontend.
+//! Not here: one backend (`judge`).
+//!
+//! On the pod's own interface a packet still carries the frontend's address, so the frontend is
+//! usable exactly when every ready backend is, on its own port.
+
+use std::net::IpAddr;
+
+use fqdn_ebpf_common::reason::DropReason;
+use policy::compiled::{Direction, Protocol};
+
+use super::{
+    Decision, L7, Verdict,
+    judge::{Case, Judge},
+    universe::{Party, service_name},
+    world::{Service, ServicePort, TargetPort},
+};
+
+/// The port whose traffic teaches names.
+const DNS_PORT: u16 = 53;
+
+pub(super) fn decide(
+    judge: &Judge<'_>,
+    pod: usize,
+    at: usize,
+    frontend: IpAddr,
+    case: &Case,
+) -> Decision {
+    let service = judge.universe.services.get(at);
+    let mut backends = Vec::new();
+    if let Some(service) = service
+        && let Some(port) = service.ports.iter().find(|p| speaks_for(p, case))
+    {
+        for (name, party, address, port) in backends_of(judge, service, port, frontend) {
+            let decision = judge.decide(pod, Direction::Egress, party, address, case, port);
+            backends.push((name, decision));
+        }
+    }
+    // Nobody behind it: no rule about backends can mean it, but one about everybody does.
+    if backends.is_empty() {
+        let party = Party::Service(at, frontend);
+        return judge.decide(pod, Direction::Egress, party, frontend, case, case.port);
+    }
+    let name = service.map(service_name).unwrap_or_default();
+    let mut decision = combine(&name, backends);
+    let dns = case.port == DNS_PORT && matches!(case.protocol, Protocol::Tcp | Protocol::Udp);
+    if decision.verdict == Verdict::Forwarded && dns && judge.learns(pod) {
+        decision.verdict = Verdict::Redirected;
+        decision.l7 = Some(L7::Dns);
+    }
+    decision
+}
+
+fn speaks_for(port: &ServicePort, case: &Case) -> bool {
+    port.port == case.port && Protocol::from(port.protocol) == case.protocol
+}
+
+/// Each backend: what it is called, who it is, where and on which port. One without a container
+/// port of the wanted name is not behind the frontend.
+fn backends_of(
+    judge: &Judge<'_>,
+    service: &Service,
+    port: &ServicePort,
+    frontend: IpAddr,
+) -> Vec<(String, Party, IpAddr, u16)> {
+    let universe = &judge.universe;
+    let backend = |text: &str| {
+        let party = universe.party(text).ok()?;
+        let addresses = universe.addresses(party);
+        let address = addresses
+            .iter()
+            .find(|address| address.is_ipv4() == frontend.is_ipv4())
+            .or_else(|| addresses.first())
+            .copied()?;
+        let number = match &port.target_port {
+            None => port.port,
+            Some(TargetPort::Number(number)) => *number,
+            Some(TargetPort::Name(name)) => {
+                let Party::Pod(pod) = party else { return None };
+                let ports = &universe.pods.get(pod)?.ports;
+                ports
+                    .iter()
+                    .find(|own| own.name.as_ref() == Some(name) && own.protocol == port.protocol)?
+                    .port
+            }
+        };
+        Some((universe.name(party), party, address, number))
+    };
+    let texts = service.backends.iter();
+    texts.filter_map(|text| backend(&text.value)).collect()
+}
+
+/// The worst of what the backends get; among denials the one by a rule.
+fn combine(service: &str, backends: Vec<(String, Decision)>) -> Decision {
+    let rank = |decision: &Decision| (decision.verdict, decision.reason);
+    let worst = backends.iter().map(|(_, d)| rank(d)).max();
+    let total = backends.len();
+    let alike: Vec<_> = backends
+        .into_iter()
+        .filter(|(_, d)| {
+            // What passes passes together; a denial names those who are denied.
+            Some(rank(d)) == worst || worst.is_some_and(|(v, _)| v < Verdict::Audit)
+        })
+        .collect();
+    let names: Vec<_> = alike.iter().map(|(name, _)| name.clone()).collect();
+    let mut rules: Vec<_> = alike.iter().flat_map(|(_, d)| d.rules.clone()).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    let first = alike
+        .into_iter()
+        .map(|(_, decision)| decision)
+        .max_by_key(|d| d.verdict);
+    let Some(mut decision) = first else {
+        return Decision {
+            verdict: Verdict::Dropped,
+            reason: DropReason::PolicyDenied.number(),
+            match_type: "none",
+            l7: None,
+            rules,
+            reason_text: DropReason::PolicyDenied.text().to_owned(),
+        };
+    };
+    decision.rules = rules;
+    if decision.verdict >= Verdict::Audit && names.len() < total {
+        decision.reason_text = format!(
+            "{}: {} behind the service {service} is out of bounds, and the frontend may lead there",
+            decision.reason_text,
+            names.join(", "),
+        );
+    }
+    decision
+}

@@ -1,0 +1,375 @@
+//! The world as one picture: who is there, under which names and addresses.
+//!
+//! In:  a world as it is written.
+//! Out: [`Universe`], or the first contradiction.
+//! Not here: what policies make of it (`view`, `compiled`).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use identity::{IdentityId, Label, LabelIdentities, LabelSet, source};
+use policy::selector::{NAMESPACE, NAMESPACE_LABELS};
+
+use super::{
+    Cause, InputError, Sourced,
+    world::{Address, ContainerPort, Endpoint, Service, World},
+};
+use crate::WorldError;
+
+/// The label with a pod's service account.
+const SERVICE_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
+/// What `from` and `to` call a node.
+const NODE_PREFIX: &str = "node/";
+
+/// A pod.
+#[derive(Debug)]
+pub(super) struct Pod {
+    /// `NAMESPACE/NAME`.
+    pub(super) name: String,
+    pub(super) labels: LabelSet,
+    pub(super) identity: IdentityId,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) ports: Vec<ContainerPort>,
+    /// The node it is on, where that is known.
+    pub(super) home: Option<usize>,
+}
+
+/// A node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) labels: BTreeMap<String, String>,
+    /// One of its addresses is the Kubernetes API server's.
+    pub(super) is_api_server: bool,
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Party {
+    Pod(usize),
+    Node(usize),
+    Service(usize, IpAddr),
+    /// Nobody the world knows.
+    Outside(IpAddr),
+}
+
+/// Everybody, by number, name and address.
+#[derive(Debug, Default)]
+pub(super) struct Universe {
+    pub(super) pods: Vec<Pod>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) services: Vec<Service>,
+    /// Addresses of the Kubernetes API server that are no node's.
+    pub(super) api_servers: Vec<IpAddr>,
+    pub(super) label_identities: LabelIdentities,
+    pods_by_name: BTreeMap<String, usize>,
+    nodes_by_name: BTreeMap<String, usize>,
+    by_address: HashMap<IpAddr, Party>,
+}
+
+impl Universe {
+    /// # Errors
+    /// The first contradiction in the world.
+    pub(super) fn new(world: &Sourced<World>) -> Result<Self, UniverseError> {
+        let mut universe = Self::default();
+        let local = universe.add_nodes(world)?;
+        universe.add_pods(world, local)?;
+        universe.add_services(world)?;
+        universe.add_api_servers(world)?;
+        Ok(universe)
+    }
+
+    /// Whom a text of a flow means.
+    pub(super) fn party(&self, text: &str) -> Result<Party, Cause> {
+        if let Some(name) = text.strip_prefix(NODE_PREFIX)
+            && let Some(at) = self.nodes_by_name.get(name)
+        {
+            return Ok(Party::Node(*at));
+        }
+        if let Some(at) = self.pods_by_name.get(text) {
+            return Ok(Party::Pod(*at));
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(self.owner(address.to_canonical()));
+        }
+        let unknown = |kind, name: &str, known: &BTreeMap<String, usize>| Cause::Unknown {
+            kind,
+            name: name.to_owned(),
+            suggestion: nearest(name, known.keys()),
+        };
+        match text.split_once('/') {
+            Some(("node", name)) => Err(unknown("node", name, &self.nodes_by_name)),
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                Err(unknown("endpoint", text, &self.pods_by_name))
+            }
+            _ => Err(Cause::NotAPeer(text.to_owned())),
+        }
+    }
+
+    /// Whose address it is.
+    pub(super) fn owner(&self, address: IpAddr) -> Party {
+        let known = self.by_address.get(&address).copied();
+        known.unwrap_or(Party::Outside(address))
+    }
+
+    /// The addresses of one end of a flow.
+    pub(super) fn addresses(&self, party: Party) -> Vec<IpAddr> {
+        match party {
+            Party::Pod(at) => self.pods.get(at).map(|pod| pod.addresses.clone()),
+            Party::Node(at) => self.nodes.get(at).map(|node| node.addresses.clone()),
+            Party::Service(_, address) | Party::Outside(address) => Some(vec![address]),
+        }
+        .unwrap_or_default()
+    }
+
+    /// What people call it.
+    pub(super) fn name(&self, party: Party) -> String {
+        match party {
+            Party::Pod(at) => self.pods.get(at).map(|pod| pod.name.clone()),
+            Party::Node(at) => self
+                .nodes
+                .get(at)
+                .map(|n| format!("{NODE_PREFIX}{}", n.name)),
+            Party::Service(at, _) => self.services.get(at).map(service_name),
+            Party::Outside(address) => Some(address.to_string()),
+        }
+        .unwrap_or_default()
+    }
+
+    /// The local node, if there is one.
+    fn add_nodes(&mut self, world: &Sourced<World>) -> Result<Option<usize>, InputError> {
+        let mut local = None;
+        for (at, written) in world.value.nodes.iter().enumerate() {
+            let field = |name: &str| format!("nodes[{at}].{name}");
+            let node = &written.value;
+            if node.local && local.replace(at).is_some() {
+                let cause = Cause::SecondLocalNode(node.name.clone());
+                return Err(world.wrong(written, field("local"), cause));
+            }
+            if self.nodes_by_name.insert(node.name.clone(), at).is_some() {
+                let cause = twice("node", &node.name);
+                return Err(world.wrong(written, field("name"), cause));
+            }
+            self.nodes.push(Node {
+                name: node.name.clone(),
+                addresses: addresses(&node.ips),
+                labels: node.labels.clone(),
+                is_api_server: false,
+            });
+            self.claim(&node.ips, Party::Node(at))
+                .map_err(|cause| world.wrong(written, field("ips"), cause))?;
+        }
+        Ok(local)
+    }
+
+    fn add_pods(
+        &mut self,
+        world: &Sourced<World>,
+        local: Option<usize>,
+    ) -> Result<(), UniverseError> {
+        let namespaces = namespaces(world)?;
+        for (at, written) in world.value.endpoints.iter().enumerate() {
+            let field = |name: &str| format!("endpoints[{at}].{name}");
+            let endpoint = &written.value;
+            let wrong = |name: &str, cause| world.wrong(written, field(name), cause);
+            let labels = labels(endpoint, namespaces.get(&*endpoint.namespace).copied())
+                .map_err(|cause| wrong("labels", cause))?;
+            let home = self
+                .home(endpoint, local)
+                .map_err(|cause| wrong("node", cause))?;
+            let name = format!("{}/{}", endpoint.namespace, endpoint.name);
+            if self.pods_by_name.insert(name.clone(), at).is_some() {
+                return Err(wrong("name", twice("endpoint", &name)).into());
+            }
+            let identity = self
+                .label_identities
+                .intern(&labels)
+                .map_err(WorldError::from)?;
+            self.pods.push(Pod {
+                name,
+                labels,
+                identity,
+                addresses: addresses(&endpoint.ips),
+                ports: endpoint.ports.clone(),
+                home,
+            });
+            self.claim(&endpoint.ips, Party::Pod(at))
+                .map_err(|cause| wrong("ips", cause))?;
+        }
+        Ok(())
+    }
+
+    /// The node a pod is on. With a single other node there is only one it can be.
+    fn home(&self, endpoint: &Endpoint, local: Option<usize>) -> Result<Option<usize>, Cause> {
+        if let Some(name) = &endpoint.node {
+            let at = *self.nodes_by_name.get(name).ok_or_else(|| Cause::Unknown {
+                kind: "node",
+                name: name.clone(),
+                suggestion: nearest(name, self.nodes_by_name.keys()),
+            })?;
+            return match endpoint.local {
+                Some(is_local) if is_local != (Some(at) == local) => {
+                    Err(Cause::HomeContradicts(name.clone()))
+                }
+                _ => Ok(Some(at)),
+            };
+        }
+        if endpoint.local != Some(false) {
+            return Ok(local);
+        }
+        let mut others = (0..self.nodes.len()).filter(|at| Some(*at) != local);
+        Ok(match (others.next(), others.next()) {
+            (Some(only), None) => Some(only),
+            _ => None,
+        })
+    }
+
+    fn add_services(&mut self, world: &Sourced<World>) -> Result<(), InputError> {
+        let mut names = BTreeMap::new();
+        for (at, written) in world.value.services.iter().enumerate() {
+            let field = |name: &str| format!("services[{at}].{name}");
+            let service = &written.value;
+            let name = service_name(service);
+            if names.insert(name.clone(), at).is_some() {
+                return Err(world.wrong(written, field("name"), twice("service", &name)));
+            }
+            for (number, backend) in service.backends.iter().enumerate() {
+                let field = format!("services[{at}].backends[{number}]");
+                self.party(&backend.value)
+                    .map_err(|cause| world.wrong(backend, field, cause))?;
+            }
+            self.services.push(service.clone());
+            for ip in &service.ips {
+                let party = Party::Service(at, ip.0);
+                self.claim(std::slice::from_ref(ip), party)
+                    .map_err(|cause| world.wrong(written, field("ips"), cause))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_api_servers(&mut self, world: &Sourced<World>) -> Result<(), InputError> {
+        for (at, written) in world.value.kube_api_server.iter().enumerate() {
+            let address = written.value.0;
+            match self.owner(address) {
+                Party::Node(node) => {
+                    if let Some(node) = self.nodes.get_mut(node) {
+                        node.is_api_server = true;
+                    }
+                }
+                Party::Outside(_) => self.api_servers.push(address),
+                party @ (Party::Pod(_) | Party::Service(..)) => {
+                    let cause = Cause::AddressTaken {
+                        address,
+                        owner: self.name(party),
+                    };
+                    return Err(world.wrong(written, format!("kubeAPIServer[{at}]"), cause));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, ips: &[Address], party: Party) -> Result<(), Cause> {
+        for Address(address) in ips {
+            if let Some(owner) = self.by_address.insert(*address, party) {
+                return Err(Cause::AddressTaken {
+                    address: *address,
+                    owner: self.name(owner),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a world makes no picture.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UniverseError {
+    #[error(transparent)]
+    Input(#[from] InputError),
+    #[error(transparent)]
+    World(#[from] WorldError),
+}
+
+impl From<UniverseError> for super::OfflineError {
+    fn from(error: UniverseError) -> Self {
+        match error {
+            UniverseError::Input(error) => Self::Input(error),
+            UniverseError::World(error) => Self::World(error),
+        }
+    }
+}
+
+fn namespaces(
+    world: &Sourced<World>,
+) -> Result<BTreeMap<&str, &BTreeMap<String, String>>, InputError> {
+    let mut all = BTreeMap::new();
+    for (at, written) in world.value.namespaces.iter().enumerate() {
+        let namespace = &written.value;
+        if all.insert(&*namespace.name, &namespace.labels).is_some() {
+            let cause = twice("namespace", &namespace.name);
+            return Err(world.wrong(written, format!("namespaces[{at}].name"), cause));
+        }
+    }
+    Ok(all)
+}
+
+/// The labels policies select the pod by. One with a `reserved:` label (`reserved:init`,
+/// `reserved:health`) is no pod of a namespace yet and has only its own.
+fn labels(
+    endpoint: &Endpoint,
+    namespace_labels: Option<&BTreeMap<String, String>>,
+) -> Result<LabelSet, Cause> {
+    let mut labels = Vec::new();
+    let mut reserved = false;
+    for (key, value) in &endpoint.labels {
+        let (label_source, key_only) = key.split_once(':').unwrap_or((source::K8S, key));
+        if label_source.is_empty() || key_only.is_empty() {
+            return Err(Cause::Label(key.clone()));
+        }
+        reserved |= label_source == source::RESERVED;
+        labels.push(Label::new(label_source, key_only, value));
+    }
+    if !reserved {
+        let account = endpoint.service_account.as_deref().unwrap_or("default");
+        labels.push(Label::k8s(NAMESPACE, &endpoint.namespace));
+        labels.push(Label::k8s(SERVICE_ACCOUNT, account));
+        for (key, value) in namespace_labels.into_iter().flatten() {
+            labels.push(Label::k8s(&format!("{NAMESPACE_LABELS}.{key}"), value));
+        }
+    }
+    Ok(labels.into_iter().collect())
+}
+
+pub(super) fn service_name(service: &Service) -> String {
+    format!("{}/{}", service.namespace, service.name)
+}
+
+fn addresses(ips: &[Address]) -> Vec<IpAddr> {
+    ips.iter().map(|ip| ip.0).collect()
+}
+
+fn twice(kind: &'static str, name: &str) -> Cause {
+    Cause::Twice {
+        kind,
+        name: name.to_owned(),
+    }
+}
+
+/// The known name that shares the most: the same last part, or the longest common beginning.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
+    let last = |text: &'a str| text.rsplit('/').next().unwrap_or(text);
+    let own_last = name.rsplit('/').next().unwrap_or(name);
+    known
+        .map(|other| {
+            let common = other.bytes().zip(name.bytes()).take_while(|(a, b)| a == b);
+            ((last(other) == own_last, common.count()), other)
+        })
+        .filter(|((same_last, common), _)| *same_last || common * 2 > name.len())
+        .max_by_key(|(likeness, _)| *likeness)
+        .map(|(_, other)| other.clone())
+}
