@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// Where the control sockets of running commands are.
 pub const SOCKET_DIR: &str = "/run/namegate";
 
+/// The control socket of `namegate agent`.
+pub const AGENT_SOCKET: &str = "/run/namegate/agent.sock";
+
 /// The paths the server answers.
 pub mod path {
     /// [`super::Status`].
@@ -95,6 +98,51 @@ pub struct Status {
     pub names: usize,
     /// Exact totals since the start.
     pub totals: Totals,
+    /// What only `namegate agent` has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentInfo>,
+}
+
+/// How an agent is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AgentInfo {
+    /// What needs attention; empty when all is well.
+    pub problems: Vec<String>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointRow>,
+    /// When policies were put in force last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies_since: Option<Timestamp>,
+    /// Bytes the kernel's maps take when all are full.
+    pub memory_budget: u64,
+}
+
+/// An endpoint of an agent.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EndpointRow {
+    /// Its number; none while it is not in the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    /// The host side of its veth pair.
+    pub interface: String,
+    /// `enforcing`, `audit`, `absent` (no such interface) or `refused` (everything is dropped).
+    pub state: String,
+    /// Why it is not enforced.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Security identity.
+    pub identity: u32,
+    /// Labels, `source:key=value`.
+    pub labels: Vec<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// `tcx` or `clsact`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub attachment: String,
+    /// Policies that select it, `kind/namespace/name`.
+    pub policies: Vec<String>,
 }
 
 /// The workload that is enforced.

@@ -8,6 +8,7 @@
 
 pub mod api;
 mod control;
+pub mod daemon;
 mod hint;
 pub mod offline;
 pub mod pod;
@@ -15,8 +16,10 @@ pub mod policies;
 mod qtype;
 mod recorder;
 mod resolvers;
+mod rows;
 pub mod run;
 mod steering;
+mod totals;
 mod world;
 
 pub use world::WorldError;

@@ -7,7 +7,13 @@
 //! Names are annotations: an address is given the names its last answers carried, at most
 //! [`NAMES_PER_ADDRESS`] each for the [`ADDRESSES`] used last. No verdict depends on them.
 
-use std::{net::IpAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use dnsproxy_core::{Moment, QueryRecord, QueryVerdict};
 use flows::{
@@ -21,6 +27,7 @@ use fqdn_ebpf_common::{
     protocol,
     reason::DropReason,
 };
+use fqdn_ebpf_loader::Events;
 use identity::AddressBook;
 use jiff::{SignedDuration, Timestamp};
 use lru::LruCache;
@@ -28,14 +35,17 @@ use policy::{
     compiled::{DeniedFlow, EndpointPolicy, Protocol, RuleOrigin, RuleSetId},
     fqdn::Fqdn,
 };
-use tokio::sync::broadcast;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::broadcast,
+};
 
 use crate::{control::FOLLOW_BUFFER, hint, qtype};
 
 /// Records kept for `observe --last`.
 const HISTORY: usize = 10_000;
 /// Addresses whose names are remembered.
-const ADDRESSES: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+const ADDRESSES: usize = 8192;
 /// Names remembered per address.
 const NAMES_PER_ADDRESS: usize = 8;
 
@@ -47,7 +57,7 @@ pub(crate) struct Subject {
     /// Its policy, the source of rule texts.
     pub(crate) policy: Arc<EndpointPolicy>,
     /// Who has which address.
-    pub(crate) book: AddressBook,
+    pub(crate) book: Arc<AddressBook>,
 }
 
 /// Counts of DNS queries by what became of them.
@@ -58,14 +68,48 @@ pub(crate) struct LookupCounts {
     pub(crate) failed: u64,
 }
 
+/// Records for readers: the newest ones, and those to come. Recorders may share one.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    history: History,
+    followers: broadcast::Sender<Arc<FlowRecord>>,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            history: History::new(HISTORY),
+            followers: broadcast::channel(FOLLOW_BUFFER).0,
+        }
+    }
+}
+
+impl Tail {
+    /// The newest records, and those to come.
+    pub(crate) fn records(
+        &self,
+        last: usize,
+        filter: &Filter,
+    ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
+        (self.history.last(last, filter), self.followers.subscribe())
+    }
+
+    fn keep(&mut self, record: FlowRecord) {
+        if self.followers.receiver_count() > 0 {
+            // A send fails only when the last follower left in between.
+            let _nobody = self.followers.send(Arc::new(record.clone()));
+        }
+        self.history.push(record);
+    }
+}
+
 /// Makes records and keeps them.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     subject: Subject,
     clock: WallClock,
     names: LruCache<IpAddr, Vec<Fqdn>>,
-    history: History,
-    followers: broadcast::Sender<Arc<FlowRecord>>,
+    tail: Arc<Mutex<Tail>>,
     summary: Summary,
     lookups: LookupCounts,
 }
@@ -96,12 +140,16 @@ impl WallClock {
 
 impl Recorder {
     pub(crate) fn new(subject: Subject, clock: WallClock) -> Self {
+        Self::with_tail(subject, clock, Arc::default())
+    }
+
+    /// One of several that tell the same readers.
+    pub(crate) fn with_tail(subject: Subject, clock: WallClock, tail: Arc<Mutex<Tail>>) -> Self {
         Self {
             subject,
             clock,
-            names: LruCache::new(ADDRESSES),
-            history: History::new(HISTORY),
-            followers: broadcast::channel(FOLLOW_BUFFER).0,
+            names: LruCache::unbounded(),
+            tail,
             summary: Summary::default(),
             lookups: LookupCounts::default(),
         }
@@ -113,7 +161,18 @@ impl Recorder {
         last: usize,
         filter: &Filter,
     ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
-        (self.history.last(last, filter), self.followers.subscribe())
+        self.tail().records(last, filter)
+    }
+
+    /// The policy or the addresses have changed: what comes is told by these.
+    pub(crate) fn update(&mut self, policy: Arc<EndpointPolicy>, book: Arc<AddressBook>) {
+        self.subject.policy = policy;
+        self.subject.book = book;
+    }
+
+    /// A panic elsewhere leaves it whole: every record is added in one step.
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn summary(&self) -> &Summary {
@@ -163,12 +222,8 @@ impl Recorder {
         self.keep(record);
     }
 
-    fn keep(&mut self, record: FlowRecord) {
-        if self.followers.receiver_count() > 0 {
-            // A send fails only when the last follower left in between.
-            let _nobody = self.followers.send(Arc::new(record.clone()));
-        }
-        self.history.push(record);
+    fn keep(&self, record: FlowRecord) {
+        self.tail().keep(record);
     }
 
     fn remember(&mut self, address: IpAddr, name: Option<&Fqdn>) {
@@ -179,6 +234,9 @@ impl Recorder {
         }
         names.insert(0, name.clone());
         names.truncate(NAMES_PER_ADDRESS);
+        while self.names.len() > ADDRESSES {
+            self.names.pop_lru();
+        }
     }
 
     fn names_of(&self, address: IpAddr) -> Vec<String> {
@@ -545,4 +603,14 @@ fn query_summary(query: &QueryRecord, name: &str, qtype: &str, is_reply: bool) -
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The ring buffer's descriptor, watched by the runtime.
+#[expect(
+    deprecated,
+    reason = "the successor is unsafe, which this crate forbids; it is sound for a descriptor that \
+              the watcher owns"
+)]
+pub(crate) fn readable(events: &Events) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(events.as_fd().try_clone_to_owned()?, Interest::READABLE)
 }

@@ -102,7 +102,11 @@ impl Steering {
         Ok(())
     }
 
-    async fn rule<T>(&self, request: rtnetlink::RuleAddRequest<T>) -> Result<(), SteeringError> {
+    /// Adds one rule; the caller chose the family and, where needed, the interface.
+    pub(crate) async fn rule<T>(
+        &self,
+        request: rtnetlink::RuleAddRequest<T>,
+    ) -> Result<(), SteeringError> {
         let mut request = request
             .priority(self.priority)
             .fw_mark(self.mark)
@@ -121,7 +125,8 @@ impl Steering {
             })
     }
 
-    async fn route(
+    /// Adds the local route of one family.
+    pub(crate) async fn route(
         &self,
         handle: &Handle,
         any: IpAddr,
@@ -156,12 +161,12 @@ impl Steering {
 }
 
 /// Whether this namespace has IPv6 at all, and it is not switched off.
-fn speaks_ipv6() -> bool {
+pub(crate) fn speaks_ipv6() -> bool {
     fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
         .is_ok_and(|value| value.trim() == "0")
 }
 
-async fn loopback_index(handle: &Handle) -> Result<u32, SteeringError> {
+pub(crate) async fn loopback_index(handle: &Handle) -> Result<u32, SteeringError> {
     use futures_util::TryStreamExt;
     let refused = |source| SteeringError::Netlink {
         what: "route over `lo`",

@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run one command, locked to the names its policy allows.
     Run(Box<Run>),
+    /// Enforce every endpoint of this node, as a daemon.
+    Agent(crate::agent::Agent),
     /// Names that were resolved.
     #[command(subcommand)]
     Fqdn(Fqdn),

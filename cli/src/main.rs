@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod args;
 mod client;
 mod explain;
@@ -23,7 +24,7 @@ use crate::args::{Cache, Cli, Command, Fqdn};
 
 fn main() -> ExitCode {
     // The pod's own stages re-execute this binary; they never parse a command line.
-    if let Some(status) = agent::pod::run_hidden_stage() {
+    if let Some(status) = ::agent::pod::run_hidden_stage() {
         return exit(status);
     }
     let cli = match Cli::try_parse() {
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Policy(command) => exit(policy::run(command)),
         Command::Run(args) => exit(run::run(*args)),
+        Command::Agent(args) => agent::agent(&args),
         command => match operate(command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
 
 fn operate(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run(_) => Ok(()),
+        Command::Run(_) | Command::Agent(_) => Ok(()),
         Command::Fqdn(Fqdn::Cache(Cache::List {
             endpoint,
             pattern,

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use agent::api::{CacheRow, FqdnNames, Status};
+use agent::api::{AgentInfo, CacheRow, FqdnNames, Status};
 use comfy_table::{ContentArrangement, Table, presets};
 use policy::fqdn::{Fqdn, NameSelector};
 
@@ -76,18 +76,29 @@ pub(crate) fn status(status: &Status) -> String {
         "namegate",
         format!("{}, process {}", status.version, status.pid),
     );
-    line("command", status.command.join(" "));
     line("mode", format!("{} since {}", status.mode, status.since));
-    line(
-        "endpoint",
-        format!(
-            "{} (identity {}) {}",
-            status.endpoint.id,
-            status.endpoint.identity,
-            joined(&status.endpoint.addresses)
-        ),
-    );
-    line("labels", status.endpoint.labels.join(", "));
+    if let Some(agent) = &status.agent {
+        for problem in &agent.problems {
+            line("problem", problem.clone());
+        }
+        line("endpoints", agent_endpoints(agent));
+        line(
+            "maps",
+            format!("{} MiB when all are full", agent.memory_budget >> 20),
+        );
+    } else {
+        line("command", status.command.join(" "));
+        line(
+            "endpoint",
+            format!(
+                "{} (identity {}) {}",
+                status.endpoint.id,
+                status.endpoint.identity,
+                joined(&status.endpoint.addresses)
+            ),
+        );
+        line("labels", status.endpoint.labels.join(", "));
+    }
     line("policies", status.policies.join(", "));
     line("resolvers", status.resolvers.join(", "));
     line("attached", status.attachment.clone());
@@ -109,6 +120,19 @@ pub(crate) fn status(status: &Status) -> String {
     );
     line("lost events", totals.lost_events.to_string());
     text
+}
+
+/// `3 enforcing, 1 refused`.
+fn agent_endpoints(agent: &AgentInfo) -> String {
+    let mut states = std::collections::BTreeMap::<&str, usize>::new();
+    for endpoint in &agent.endpoints {
+        *states.entry(&endpoint.state).or_default() += 1;
+    }
+    states
+        .iter()
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A table without lines, columns three spaces apart.

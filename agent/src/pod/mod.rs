@@ -47,6 +47,7 @@ use std::{
 
 use caps::{CapSet, Capability};
 
+pub(crate) use self::tools::find as find_program;
 pub use self::{
     error::PodError,
     running::Running,

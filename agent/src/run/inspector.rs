@@ -4,42 +4,24 @@
 //! Out: the values of `api`.
 //! Not here: HTTP (`control`).
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use dnsproxy::ControlMsg;
 use flows::{Filter, FlowRecord};
-use fqdn_ebpf_loader::{Datapath, Direction, Metrics, Passed};
+use fqdn_ebpf_loader::Datapath;
 use jiff::Timestamp;
 use policy::compiled::EndpointPolicy;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
-    api::{CacheRow, EndpointInfo, FqdnNames, FqdnSelector, LearnedName, Status, Totals},
+    api::{CacheRow, EndpointInfo, FqdnNames, LearnedName, Status, Totals},
     control::Source,
     recorder::{Recorder, WallClock},
+    rows, totals,
 };
-
-/// Packets that went on as policy allows.
-const FORWARDED: &[Passed] = &[
-    Passed::Established,
-    Passed::New,
-    Passed::Control,
-    Passed::Steered,
-    Passed::FromProxy,
-    Passed::Related,
-    Passed::Renewed,
-];
-/// Packets that went on only because of audit.
-const AUDITED: &[Passed] = &[Passed::Audited, Passed::Unsteered, Passed::Spared];
-/// Events that never reached user space.
-const LOST: &[Passed] = &[Passed::EventSuppressed, Passed::EventLost];
 
 /// Reads what there is to know about a run, from any thread.
 pub(crate) struct Inspector {
@@ -80,23 +62,7 @@ impl Inspector {
         if self.shard.send(question).await.is_err() {
             return Vec::new();
         }
-        rows.await
-            .unwrap_or_default()
-            .into_iter()
-            .map(|row| CacheRow {
-                endpoint: row.endpoint.get(),
-                source: match row.source {
-                    dnsproxy_core::Source::Lookup => "lookup",
-                    dnsproxy_core::Source::Connection => "connection",
-                }
-                .to_owned(),
-                fqdn: row.name.as_str().to_owned(),
-                ttl: row.ttl,
-                lookup_time: self.clock.time(row.looked_up),
-                expiration_time: self.clock.time(row.expires),
-                ips: row.addresses,
-            })
-            .collect()
+        rows::cache(rows.await.unwrap_or_default(), self.clock)
     }
 
     /// Exact totals.
@@ -113,39 +79,19 @@ impl Inspector {
                 return Totals::default();
             }
         };
-        let lookups = self.recorder().lookups();
-        let passed = |whats: &[Passed]| sum(&metrics, whats);
-        Totals {
-            forwarded_packets: passed(FORWARDED),
-            dropped_packets: metrics.drops().map(|(.., count)| count.packets()).sum(),
-            audited_packets: passed(AUDITED),
-            lookups_answered: lookups.answered,
-            lookups_refused: lookups.refused,
-            lookups_failed: lookups.failed,
-            lost_events: passed(LOST).saturating_add(self.lost_records.load(Ordering::Relaxed)),
-        }
+        let lost = self.lost_records.load(Ordering::Relaxed);
+        totals::of(&metrics, self.recorder().lookups(), lost)
     }
 
     /// The names that opened something.
     pub(crate) fn learned(&self, rows: Vec<CacheRow>) -> Vec<LearnedName> {
         rows.into_iter()
             .map(|row| LearnedName {
-                selectors: self.selectors_of(&row.fqdn),
+                selectors: rows::selectors_of(&self.policy, &row.fqdn),
                 fqdn: row.fqdn,
                 ips: row.ips,
                 ttl: row.ttl,
             })
-            .collect()
-    }
-
-    fn selectors_of(&self, name: &str) -> Vec<String> {
-        let Ok(name) = policy::fqdn::Fqdn::parse(name) else {
-            return Vec::new();
-        };
-        self.policy
-            .selectors_matching(&name)
-            .iter()
-            .filter_map(|id| Some(self.policy.selectors.get(id)?.to_string()))
             .collect()
     }
 }
@@ -166,6 +112,7 @@ impl Source for Inspector {
             attachment: facts.attachment,
             names,
             totals: self.totals(),
+            agent: None,
         }
     }
 
@@ -174,33 +121,8 @@ impl Source for Inspector {
     }
 
     async fn names(&self) -> FqdnNames {
-        let mut selectors: BTreeMap<String, (Vec<String>, Vec<IpAddr>)> = self
-            .policy
-            .selectors
-            .iter()
-            .map(|(_, selector)| (selector.to_string(), Default::default()))
-            .collect();
-        for row in self.rows().await {
-            for selector in self.selectors_of(&row.fqdn) {
-                let (names, ips) = selectors.entry(selector).or_default();
-                names.push(row.fqdn.clone());
-                ips.extend(&row.ips);
-            }
-        }
-        FqdnNames {
-            selectors: selectors
-                .into_iter()
-                .map(|(selector_string, (names, mut ips))| {
-                    ips.sort_unstable();
-                    ips.dedup();
-                    FqdnSelector {
-                        selector_string,
-                        names,
-                        ips,
-                    }
-                })
-                .collect(),
-        }
+        let rows = self.rows().await;
+        rows::names([&*self.policy], &rows, |_| Some(&self.policy))
     }
 
     fn records(
@@ -210,14 +132,4 @@ impl Source for Inspector {
     ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
         self.recorder().records(last, filter)
     }
-}
-
-fn sum(metrics: &Metrics, whats: &[Passed]) -> u64 {
-    whats
-        .iter()
-        .flat_map(|what| {
-            [Direction::Ingress, Direction::Egress]
-                .map(|direction| metrics.passed(*what, direction).packets())
-        })
-        .sum()
 }

@@ -5,7 +5,6 @@
 //! Not here: setting up (`enforcement`), answering questions (`inspector`).
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,17 +14,13 @@ use dnsproxy_core::QueryRecord;
 use fqdn_ebpf_loader::Events;
 use jiff::Timestamp;
 use policy::select;
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     api::{self, EndpointInfo, Lookups, Report},
     control::Control,
     pod::{CommandSpec, Pod},
-    recorder::{Recorder, Subject, WallClock},
+    recorder::{self, Recorder, Subject, WallClock},
     run::{
         RunError, RunSpec,
         enforcement::{ENDPOINT, Enforcement},
@@ -91,7 +86,7 @@ pub(crate) fn session(
             pod_name: pod_name(&command),
         },
         policy: Arc::clone(&world.policy),
-        book,
+        book: Arc::new(book),
     };
     let events = datapath.events().ok_or_else(|| RunError::System {
         what: "the kernel's events",
@@ -163,7 +158,8 @@ impl Observed {
         let _forwarding = running.forward_signals()?;
         let ended = tokio::task::spawn_blocking(move || running.wait());
         tokio::pin!(ended);
-        let readable = readable(&self.events).map_err(RunError::system("the kernel's events"))?;
+        let readable =
+            recorder::readable(&self.events).map_err(RunError::system("the kernel's events"))?;
         loop {
             tokio::select! {
                 status = &mut ended => {
@@ -202,16 +198,6 @@ impl Observed {
     fn query(&self, record: &QueryRecord) {
         self.inspector.recorder().query(record, dnsproxy::now());
     }
-}
-
-/// The ring buffer's descriptor, watched by the runtime.
-#[expect(
-    deprecated,
-    reason = "the successor is unsafe, which this crate forbids; it is sound for a descriptor that \
-              the watcher owns"
-)]
-fn readable(events: &Events) -> std::io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(events.as_fd().try_clone_to_owned()?, Interest::READABLE)
 }
 
 fn report(

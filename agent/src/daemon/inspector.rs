@@ -1,0 +1,211 @@
+//! What the control socket may ask about an agent.
+//!
+//! In:  the engine, the shards.
+//! Out: the values of `api`.
+//! Not here: HTTP (`control`).
+
+use std::sync::{Arc, PoisonError, atomic::Ordering};
+
+use dnsproxy::ControlMsg;
+use flows::{Filter, FlowRecord};
+use fqdn_ebpf_loader::Sizes;
+use policy::{compiled::EndpointPolicy, select};
+use tokio::{
+    sync::{broadcast, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    api::{AgentInfo, CacheRow, EndpointInfo, EndpointRow, FqdnNames, Status, Totals},
+    control::Source,
+    rows, totals,
+    world::CLUSTER,
+};
+
+use super::{Agent, PATIENCE, engine::Engine, workload::Workload};
+
+/// Reads what there is to know about an agent.
+#[derive(Debug)]
+pub(crate) struct Inspector(pub(crate) Arc<Agent>);
+
+impl Inspector {
+    /// The ledgers of all shards; what a shard does not tell in time is left out.
+    pub(crate) async fn rows(&self) -> Vec<CacheRow> {
+        let (shards, clock) = {
+            let engine = self.0.engine();
+            let shards: Vec<_> = engine.shards.iter().map(|s| s.control.clone()).collect();
+            (shards, engine.clock)
+        };
+        let mut all = Vec::new();
+        for shard in shards {
+            let (answer, rows) = oneshot::channel();
+            let question = ControlMsg::CacheRows {
+                endpoint: None,
+                answer,
+            };
+            let asked = timeout(PATIENCE, async {
+                shard.send(question).await.ok()?;
+                rows.await.ok()
+            });
+            all.extend(asked.await.ok().flatten().unwrap_or_default());
+        }
+        all.sort_by_key(|row| (row.endpoint, row.name.as_str().to_owned()));
+        rows::cache(all, clock)
+    }
+
+    /// Exact totals.
+    pub(crate) fn totals(&self) -> Totals {
+        let engine = self.0.engine();
+        match engine.datapath.metrics() {
+            Ok(metrics) => {
+                let lost = self.0.lost_records.load(Ordering::Relaxed);
+                totals::of(&metrics, engine.lookups(), lost)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the datapath's counters cannot be read");
+                Totals::default()
+            }
+        }
+    }
+
+    /// What needs attention.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let health = self.0.health().clone();
+        let mut all = health.policy_mistakes;
+        if !all.is_empty() {
+            all.push("the last good policies stay in force".to_owned());
+        }
+        if let Some(problem) = health.watch_problem {
+            all.push(format!("policy files cannot be watched: {problem}"));
+        }
+        if health.shards.is_none() && health.ready {
+            all.push("the DNS proxy does not answer".to_owned());
+        }
+        let engine = self.0.engine();
+        if engine.config.resolvers.is_empty() {
+            all.push("no `resolvers` are trusted: nothing is learned from DNS".to_owned());
+        }
+        all.extend(engine.workloads.iter().filter_map(|(interface, workload)| {
+            Some(format!("{interface}: {}", workload.problem.as_ref()?))
+        }));
+        all
+    }
+
+    /// Every configured endpoint.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointRow> {
+        let engine = self.0.engine();
+        engine
+            .workloads
+            .values()
+            .map(|workload| endpoint_row(&engine, workload))
+            .collect()
+    }
+}
+
+fn endpoint_row(engine: &Engine, workload: &Workload) -> EndpointRow {
+    let state = match (&workload.enforced, &workload.attached) {
+        (Some(_), _) if workload.config.audit => "audit",
+        (Some(_), _) => "enforcing",
+        (None, Some(_)) => "refused",
+        (None, None) if workload.problem.is_some() => "refused",
+        (None, None) => "absent",
+    };
+    EndpointRow {
+        id: workload.enforced.as_ref().map(|enforced| enforced.id.get()),
+        interface: workload.config.interface.clone(),
+        state: state.to_owned(),
+        reason: workload.problem.clone().unwrap_or_default(),
+        identity: workload.identity.get(),
+        labels: workload.labels.iter().map(ToString::to_string).collect(),
+        addresses: workload.config.addresses.clone(),
+        attachment: workload
+            .attached
+            .as_ref()
+            .map_or_else(String::new, |(_, attached)| attached.how().to_owned()),
+        policies: select::selecting(engine.policies(), &workload.labels, CLUSTER)
+            .iter()
+            .map(|policy| policy.reference.to_string())
+            .collect(),
+    }
+}
+
+impl Source for Inspector {
+    async fn status(&self) -> Status {
+        let names = self.rows().await.len();
+        let (totals, problems, endpoints) = (self.totals(), self.problems(), self.endpoints());
+        let (policies_since, since) = (self.0.health().policies_at, self.0.since);
+        let engine = self.0.engine();
+        let mut attachments: Vec<_> = endpoints
+            .iter()
+            .map(|endpoint| endpoint.attachment.clone())
+            .filter(|how| !how.is_empty())
+            .collect();
+        attachments.sort();
+        attachments.dedup();
+        let processors = std::thread::available_parallelism()
+            .ok()
+            .and_then(|count| u32::try_from(count.get()).ok())
+            .unwrap_or(1);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            command: Vec::new(),
+            mode: "agent".to_owned(),
+            since,
+            endpoint: EndpointInfo::default(),
+            policies: engine
+                .policies()
+                .iter()
+                .map(|policy| policy.reference.to_string())
+                .collect(),
+            resolvers: engine
+                .resolvers()
+                .map(|address| address.to_string())
+                .collect(),
+            attachment: attachments.join(", "),
+            names,
+            totals,
+            agent: Some(AgentInfo {
+                problems,
+                endpoints,
+                policies_since,
+                memory_budget: Sizes::from(engine.config.sizes).memory_budget(processors),
+            }),
+        }
+    }
+
+    async fn cache(&self) -> Vec<CacheRow> {
+        self.rows().await
+    }
+
+    async fn names(&self) -> FqdnNames {
+        let rows = self.rows().await;
+        let policies: Vec<(Option<u32>, Arc<EndpointPolicy>)> = {
+            let engine = self.0.engine();
+            engine
+                .workloads
+                .values()
+                .filter_map(|workload| {
+                    let id = workload.enforced.as_ref().map(|enforced| enforced.id.get());
+                    Some((id, engine.policy_of(workload)?))
+                })
+                .collect()
+        };
+        rows::names(policies.iter().map(|(_, policy)| &**policy), &rows, |id| {
+            policies
+                .iter()
+                .find(|(of, _)| *of == Some(id))
+                .map(|(_, policy)| &**policy)
+        })
+    }
+
+    fn records(
+        &self,
+        last: usize,
+        filter: &Filter,
+    ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
+        let tail = Arc::clone(&self.0.engine().tail);
+        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.records(last, filter)
+    }
+}

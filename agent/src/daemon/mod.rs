@@ -1,0 +1,307 @@
+//! `namegate agent`: every endpoint of a node, as a daemon.
+//!
+//! In:  a configuration file, policy files, the node's interfaces.
+//! Out: enforcement that follows all three while they change; the control socket, metrics, health.
+//! Not here: the pod of `run` (`pod`, `run`), any decision (`policy`, `dnsproxy/core`).
+//!
+//! One loop on one thread owns the [`Engine`]; each shard of the DNS proxy has a thread of its own
+//! and is told what holds by snapshots. Whatever fails for one endpoint or one policy file is a
+//! state that `status` shows, not an end.
+
+mod catalog;
+mod config;
+mod engine;
+mod error;
+mod files;
+mod inspector;
+mod links;
+mod network;
+mod start;
+mod workload;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use dnsproxy::{ControlMsg, ShardCounters};
+use dnsproxy_core::{Counters, QueryRecord};
+use fqdn_ebpf_loader::Events;
+use jiff::Timestamp;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+    time,
+};
+
+pub use config::{Config, ConfigError};
+use engine::Engine;
+pub use error::DaemonError;
+use files::Files;
+use links::{Links, Watch};
+use network::Network;
+
+/// How often everything is looked at again, whatever was noticed.
+const TICK: Duration = Duration::from_secs(2);
+/// Ticks between two collections of identities nobody uses any more.
+const COLLECT: u32 = 15;
+/// Events taken in at a time.
+const EVENTS: usize = 4096;
+/// How long a shard may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the loop and the answers to questions share.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    engine: Mutex<Engine>,
+    health: Mutex<Health>,
+    lost_records: Arc<AtomicU64>,
+    since: Timestamp,
+}
+
+/// How the agent is doing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Health {
+    /// What is wrong with the policy files; the last good ones are in force.
+    pub(crate) policy_mistakes: Vec<String>,
+    /// Why policy files are not watched.
+    pub(crate) watch_problem: Option<String>,
+    /// When policies were put in force last.
+    pub(crate) policies_at: Option<Timestamp>,
+    pub(crate) loads: u64,
+    pub(crate) failed_loads: u64,
+    /// Everything is set up.
+    pub(crate) ready: bool,
+    /// What the shards counted when they were asked last; none when one did not answer.
+    pub(crate) shards: Option<Vec<(ShardCounters, Counters)>>,
+}
+
+impl Agent {
+    /// The engine. Its steps leave maps whole, so a panic elsewhere says nothing here.
+    pub(crate) fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the node cannot be enforced at all.
+pub fn run(path: &Path) -> Result<(), DaemonError> {
+    let config = Arc::new(Config::load(path)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::system("the main loop"))?;
+    runtime.block_on(start::serve(config))
+}
+
+/// The loop and what it waits for.
+struct Loop {
+    agent: Arc<Agent>,
+    watch: Watch,
+    network: Network,
+    files: Files,
+    events: Events,
+    records: mpsc::Receiver<QueryRecord>,
+    ticks: u32,
+}
+
+impl Loop {
+    /// Follows what changes until a signal ends it.
+    async fn follow(&mut self) -> Result<(), DaemonError> {
+        let signal = |kind| signal(kind).map_err(DaemonError::system("signals"));
+        let mut end = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut again = signal(SignalKind::hangup())?;
+        let readable = crate::recorder::readable(&self.events)
+            .map_err(DaemonError::system("the kernel's events"))?;
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = end.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = again.recv() => self.read_policies().await,
+                () = self.files.changed() => self.read_policies().await,
+                () = self.watch.changed() => self.look().await,
+                _ = tick.tick() => self.tick().await?,
+                Some(record) = self.records.recv() => {
+                    self.agent.engine().query(&record, dnsproxy::now());
+                }
+                ready = readable.readable() => {
+                    let mut ready = ready.map_err(DaemonError::system("the kernel's events"))?;
+                    if !self.agent.engine().packets(&mut self.events, EVENTS) {
+                        ready.clear_ready();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the policy files and puts what they say in force, if all of it is good.
+    async fn read_policies(&mut self) {
+        let read = self.files.read().await;
+        let applied = read.and_then(|policies| {
+            let mut engine = self.agent.engine();
+            if engine.has_policies() && engine.policies() == policies {
+                return Ok(false);
+            }
+            warn_about(&policies);
+            let began = time::Instant::now();
+            engine
+                .apply(policies)
+                .map_err(|error| vec![error.to_string()])?;
+            tracing::info!(
+                policies = engine.policies().len(),
+                took = ?began.elapsed(),
+                "policies in force"
+            );
+            Ok(true)
+        });
+        let changed = {
+            let mut health = self.agent.health();
+            health.watch_problem = self.files.problem().map(str::to_owned);
+            match applied {
+                Ok(changed) => {
+                    if changed {
+                        health.loads += 1;
+                        health.policies_at = Some(Timestamp::now());
+                    }
+                    if !health.policy_mistakes.is_empty() {
+                        tracing::info!("the policy files are good again");
+                    }
+                    health.policy_mistakes.clear();
+                    changed
+                }
+                Err(mistakes) => {
+                    if health.policy_mistakes != mistakes {
+                        health.failed_loads += 1;
+                        for mistake in &mistakes {
+                            tracing::error!("{mistake}");
+                        }
+                        tracing::error!("the last good policies stay in force");
+                    }
+                    health.policy_mistakes = mistakes;
+                    false
+                }
+            }
+        };
+        if changed {
+            self.tell().await;
+            self.look().await;
+        }
+    }
+
+    /// Looks at the interfaces and makes endpoints agree with them.
+    async fn look(&mut self) {
+        if let Err(error) = self.try_look().await {
+            tracing::error!(%error, "interfaces were not looked at");
+        }
+    }
+
+    async fn try_look(&mut self) -> Result<(), DaemonError> {
+        let links = self.watch.links().await?;
+        let config = Arc::clone(&self.agent.engine().config);
+        let mut places = BTreeMap::new();
+        for endpoint in &config.endpoints {
+            let place = workload::look(&self.watch, &links, endpoint).await;
+            places.insert(endpoint.interface.clone(), place);
+        }
+        let changed = {
+            let mut engine = self.agent.engine();
+            let before = engine.revision();
+            let told = engine.node_addresses(&links.addresses)?;
+            engine.reconcile(&places) || told || before == 0
+        };
+        if changed {
+            self.tell().await;
+            self.serve_queries(&links).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve_queries(&mut self, links: &Links) -> Result<(), DaemonError> {
+        let interfaces = self.agent.engine().query_interfaces(links);
+        self.network.serve(&self.watch.handle, &interfaces).await
+    }
+
+    /// Tells the DNS proxy what holds from now on.
+    async fn tell(&mut self) {
+        let snapshots = self.agent.engine().snapshots();
+        for (shard, snapshot) in snapshots {
+            // A shard that is gone is found by the next tick.
+            let _ = shard.send(ControlMsg::Snapshot(Box::new(snapshot))).await;
+        }
+    }
+
+    async fn tick(&mut self) -> Result<(), DaemonError> {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.look().await;
+        let (unwatched, bad) = {
+            let health = self.agent.health();
+            (
+                health.watch_problem.is_some(),
+                !health.policy_mistakes.is_empty(),
+            )
+        };
+        if unwatched || bad {
+            self.read_policies().await;
+        }
+        if self.ticks.is_multiple_of(COLLECT) {
+            let collected = self.agent.engine().datapath.collect_identities();
+            match collected {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "identities collected"),
+                Err(error) => tracing::warn!(%error, "identities not collected"),
+            }
+        }
+        self.ask_shards().await
+    }
+
+    /// Whether every shard still answers; one that ended ends the agent, and nothing is open.
+    async fn ask_shards(&mut self) -> Result<(), DaemonError> {
+        let shards: Vec<_> = {
+            let engine = self.agent.engine();
+            if engine.shards.iter().any(|shard| shard.end.is_finished()) {
+                return Err(DaemonError::System {
+                    what: "the DNS proxy; a shard of it ended",
+                    source: std::io::ErrorKind::BrokenPipe.into(),
+                });
+            }
+            engine.shards.iter().map(|s| s.control.clone()).collect()
+        };
+        let mut all = Some(Vec::new());
+        for shard in shards {
+            let (answer, counters) = oneshot::channel();
+            let asked = time::timeout(PATIENCE, async {
+                shard.send(ControlMsg::Counters(answer)).await.ok()?;
+                counters.await.ok()
+            });
+            match (asked.await.ok().flatten(), all.as_mut()) {
+                (Some(counters), Some(all)) => all.push(counters),
+                _ => {
+                    tracing::warn!("a shard of the DNS proxy does not answer");
+                    all = None;
+                }
+            }
+        }
+        self.agent.health().shards = all;
+        Ok(())
+    }
+}
+
+fn warn_about(policies: &[policy::model::Policy]) {
+    for warning in policy::lint::policies(policies) {
+        match warning.severity {
+            policy::lint::Severity::Warning => tracing::warn!("{warning}"),
+            policy::lint::Severity::Info => tracing::info!("{warning}"),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! From the configuration to a running agent, and back to nothing.
+//!
+//! In:  the configuration.
+//! Out: everything set up in order, the loop run, everything taken down in reverse.
+//! Not here: what happens in between (`mod`).
+//!
+//! Order of things: control socket (a second agent ends here) → network → programs and maps →
+//! DNS proxy → policies → interfaces. Nothing is steered before somebody listens.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
+use dnsproxy_core::{Core, QueryRecord};
+use fqdn_ebpf_loader::{Datapath, Sizes};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::{control::Control, recorder::WallClock};
+
+use super::{
+    Agent, Health, Loop, catalog::Catalog, config::Config, engine::Engine, error::DaemonError,
+    files::Files, inspector::Inspector, links::Watch, network::Network,
+};
+
+/// Query records that may wait for the recorder; what does not fit is counted.
+const RECORDS: usize = 65_536;
+
+/// Sets up, serves, takes down.
+pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
+    let control = Control::bind(&config.socket).map_err(|source| DaemonError::File {
+        path: config.socket.clone(),
+        source,
+    })?;
+    let watch = Watch::start()?;
+    let network = Network::install(&watch.handle, &config.steering).await?;
+    let (mut engine, records, lost_records) = match engine(&config) {
+        Ok(started) => started,
+        Err(error) => {
+            network.remove(&watch.handle).await;
+            return Err(error);
+        }
+    };
+    let events = engine
+        .datapath
+        .events()
+        .ok_or_else(|| DaemonError::System {
+            what: "the kernel's events",
+            source: std::io::ErrorKind::ResourceBusy.into(),
+        })?;
+    let agent = Arc::new(Agent {
+        engine: Mutex::new(engine),
+        health: Mutex::new(Health::default()),
+        lost_records,
+        since: Timestamp::now(),
+    });
+    let (_socket, server) = control.serve(Arc::new(Inspector(Arc::clone(&agent))));
+    let server = tokio::spawn(server);
+    let mut following = Loop {
+        agent: Arc::clone(&agent),
+        watch,
+        network,
+        files: Files::watch(config.policies.clone()),
+        events,
+        records,
+        ticks: 0,
+    };
+    following.read_policies().await;
+    following.look().await;
+    agent.health().ready = true;
+    tracing::info!(socket = %config.socket.display(), "ready");
+    let followed = following.follow().await;
+    server.abort();
+    stop(&agent).await;
+    following.network.remove(&following.watch.handle).await;
+    followed
+}
+
+/// Programs, maps and the DNS proxy.
+#[expect(
+    clippy::type_complexity,
+    reason = "three results of one step, taken apart at once"
+)]
+fn engine(
+    config: &Arc<Config>,
+) -> Result<(Engine, mpsc::Receiver<QueryRecord>, Arc<AtomicU64>), DaemonError> {
+    let sizes = Sizes::from(config.sizes);
+    let processors = thread::available_parallelism()
+        .ok()
+        .and_then(|count| u32::try_from(count.get()).ok())
+        .unwrap_or(1);
+    tracing::info!(
+        bytes = sizes.memory_budget(processors),
+        "memory of the kernel's maps when all are full"
+    );
+    let catalog = Catalog::new(config.enforcement.into());
+    let datapath = Datapath::load(&sizes, &config.datapath(), catalog.shared_locals())?;
+    let clock = WallClock::new(Timestamp::now(), dnsproxy::now());
+    let mut engine = Engine::new(Arc::clone(config), datapath, catalog, clock)?;
+    let (sender, records) = mpsc::channel(RECORDS);
+    let lost = Arc::new(AtomicU64::new(0));
+    for number in 0..config.steering.shards {
+        let shard = shard(config, &engine.datapath, number, &sender, &lost)?;
+        engine.shards.push(shard);
+    }
+    Ok((engine, records, lost))
+}
+
+fn shard(
+    config: &Config,
+    datapath: &Datapath,
+    number: u16,
+    sender: &mpsc::Sender<QueryRecord>,
+    lost: &Arc<AtomicU64>,
+) -> Result<ShardThread, DaemonError> {
+    let listeners = Listeners::open(&ListenerSpec {
+        mark: config.steering.reply_mark,
+        ..ListenerSpec::new(config.steering.port.saturating_add(number))
+    })
+    .map_err(DaemonError::system("the DNS proxy's sockets"))?;
+    let core = Core::new(
+        config.dns(),
+        dnsproxy::entropy().map_err(DaemonError::system("random numbers"))?,
+    );
+    let (sender, lost) = (sender.clone(), Arc::clone(lost));
+    let record = move |record| {
+        if sender.try_send(record).is_err() {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    dnsproxy::spawn(
+        &format!("dns-shard-{number}"),
+        core,
+        listeners,
+        Upstreams::new(dnsproxy::local_opener()),
+        datapath.writer()?,
+        record,
+    )
+    .map_err(DaemonError::system("the DNS proxy's threads"))
+}
+
+/// Ends the shards; their sockets go before the rules that lead to them.
+async fn stop(agent: &Agent) {
+    let shards = std::mem::take(&mut agent.engine().shards);
+    for shard in shards {
+        // One that is gone already has stopped.
+        let _ = shard.control.send(ControlMsg::Stop).await;
+        match tokio::task::spawn_blocking(move || shard.end.join()).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "a shard of the DNS proxy failed"),
+            Ok(Err(_)) | Err(_) => tracing::warn!("a shard of the DNS proxy ended in a panic"),
+        }
+    }
+}
