@@ -205,7 +205,10 @@ impl Book {
         for name in interfaces {
             let path = conf(V6, &name, "forwarding");
             let Some(old) = read(&path) else { continue };
-            let interface = (old != "1" && name != "default").then_some(name);
+            // The host's links are kept from routing between each other. Our own routes between the
+            // pod and all of them, which is what it is for.
+            let is_host_link = name != "default" && name != "lo" && !name.starts_with(LINK_PREFIX);
+            let interface = (old != "1" && is_host_link).then_some(name);
             self.state.changes.push(Change {
                 path,
                 interface,

@@ -104,10 +104,20 @@ fn the_global_ipv6_switch_is_put_back_with_every_interface() {
         set(&global, "0");
         set(&conf(V6, "a0", "forwarding"), "1");
         set(&conf(V6, "b0", "accept_ra"), "1");
+        let own = format!("{LINK_PREFIX}7");
+        let made = std::process::Command::new("ip")
+            .args(["link", "add", &own, "type", "veth", "peer", "name", "c0"])
+            .status()
+            .unwrap();
+        assert!(made.success());
         let mut book = Book::open().unwrap();
         book.state.users.push(Owner::current());
         book.turn_on_global_v6(&global).unwrap();
-        assert_eq!(book.interfaces(), ["b0", "lo"]);
+        assert_eq!(
+            book.interfaces(),
+            ["b0", "c0"],
+            "our own link has to route to all the others"
+        );
         drop(book);
         assert_eq!(on(&global), "1");
         assert_eq!(on(&conf(V6, "b0", "forwarding")), "1");
