@@ -15,7 +15,7 @@ if [ "$(id -u)" -ne 0 ]; then
         echo 'the demo makes network namespaces: run it as root' >&2
         exit 1
     fi
-    exec sudo NAMEGATE="$NAMEGATE" "$0" "$@"
+    exec sudo NAMEGATE="$NAMEGATE" examples/demo/run.sh "$@"
 fi
 PATH=$PATH:/usr/sbin:/sbin
 for program in ip nft nsenter unbound nginx curl dig openssl; do
