@@ -34,7 +34,29 @@ pub(crate) struct Files {
     paths: Vec<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     changed: mpsc::Receiver<()>,
+    noticed: Option<Noticed>,
     problem: Option<String>,
+}
+
+/// Changes that are not read yet.
+#[derive(Clone, Copy, Debug)]
+struct Noticed {
+    first: time::Instant,
+    last: time::Instant,
+}
+
+impl Noticed {
+    fn now() -> Self {
+        let now = time::Instant::now();
+        Self {
+            first: now,
+            last: now,
+        }
+    }
+
+    fn read_at(self) -> time::Instant {
+        (self.last + QUIET).min(self.first + MOST)
+    }
 }
 
 impl Files {
@@ -58,6 +80,7 @@ impl Files {
             paths,
             watcher: None,
             changed,
+            noticed: None,
             problem: None,
         };
         match watcher {
@@ -106,21 +129,26 @@ impl Files {
         self.problem = Some(reason.to_owned());
     }
 
-    /// Returns when the files have changed and are left alone.
+    /// Returns when the files have changed and are left alone. A call that is given up loses
+    /// nothing: the next one goes on where it was.
     pub(crate) async fn changed(&mut self) {
-        if self.changed.recv().await.is_none() {
-            // No watcher: the caller's timer goes on.
-            std::future::pending::<()>().await;
-        }
-        let latest = time::Instant::now() + MOST;
         loop {
-            let quiet = time::Instant::now() + QUIET;
+            let Some(noticed) = self.noticed else {
+                match self.changed.recv().await {
+                    Some(()) => self.noticed = Some(Noticed::now()),
+                    // No watcher: the caller's timer goes on.
+                    None => std::future::pending().await,
+                }
+                continue;
+            };
             tokio::select! {
-                more = self.changed.recv() => if more.is_none() { break },
-                () = time::sleep_until(quiet.min(latest)) => break,
-            }
-            if time::Instant::now() >= latest {
-                break;
+                Some(()) = self.changed.recv() => {
+                    self.noticed = Some(Noticed { last: time::Instant::now(), ..noticed });
+                }
+                () = time::sleep_until(noticed.read_at()) => {
+                    self.noticed = None;
+                    return;
+                }
             }
         }
     }

@@ -89,7 +89,10 @@ impl Pod {
     /// Makes the veth pair, its addresses and routes.
     pub(crate) fn plug(&self, host: &Netns) -> Result<()> {
         self.pair(host)?;
-        let gateway4 = self.v4.replace(".2", ".1");
+        let gateway4 = self
+            .v4
+            .rsplit_once('.')
+            .map_or_else(String::new, |(net, _)| format!("{net}.1"));
         let gateway6 = self.v6.replace("::2", "::1");
         add_address(host, &self.interface, &format!("{gateway4}/24"))?;
         add_address(host, &self.interface, &format!("{gateway6}/64"))?;
