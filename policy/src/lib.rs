@@ -9,6 +9,7 @@
 pub mod compile;
 pub mod compiled;
 pub mod fqdn;
+pub mod l7;
 pub mod lint;
 pub mod model;
 pub mod parse;

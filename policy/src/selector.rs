@@ -161,6 +161,68 @@ impl LabelSelector {
         Self::new(others.chain([Requirement::equals(forced.clone(), namespace)]))
     }
 
+    /// Both selectors together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self::new(self.requirements.into_iter().chain(other.requirements))
+    }
+
+    /// The selector over labels of Kubernetes alone, as its own policies mean it.
+    #[must_use]
+    pub fn of_source_k8s(self) -> Self {
+        Self::new(self.requirements.into_iter().map(|mut requirement| {
+            if &*requirement.key.source == source::ANY {
+                requirement.key.source = source::K8S.into();
+            }
+            requirement
+        }))
+    }
+
+    /// A selector of namespaces as one of the workloads in them.
+    #[must_use]
+    pub fn of_namespace(self) -> Self {
+        Self::new(
+            self.requirements
+                .into_iter()
+                .map(|requirement| Requirement {
+                    key: LabelKey::k8s(&format!("{NAMESPACE_LABELS}.{}", requirement.key.key)),
+                    operator: requirement.operator,
+                }),
+        )
+    }
+
+    /// The selector as one of workloads: of some namespace, and of this cluster unless it names
+    /// another.
+    #[must_use]
+    pub fn of_workloads(self, cluster: &str) -> Self {
+        let mut added = Vec::new();
+        if !self.names_key(NAMESPACE) {
+            added.push(Requirement {
+                key: LabelKey::k8s(NAMESPACE),
+                operator: Operator::Exists,
+            });
+        }
+        if !self.names_key(CLUSTER) {
+            added.push(Requirement::equals(LabelKey::k8s(CLUSTER), cluster));
+        }
+        Self::new(self.requirements.into_iter().chain(added))
+    }
+
+    /// The selector as one of nodes: those that carry this reserved label too.
+    #[must_use]
+    pub fn scoped_to_nodes(self, reserved: &str) -> Self {
+        let key = LabelKey {
+            source: source::RESERVED.into(),
+            key: reserved.into(),
+        };
+        let operator = Operator::Exists;
+        Self::new(
+            self.requirements
+                .into_iter()
+                .chain([Requirement { key, operator }]),
+        )
+    }
+
     /// The selector as a peer in a policy of `namespace` (`None`: cluster-wide) and `cluster`.
     /// `subject_is_init`: the policy is about endpoints that have no namespace yet.
     pub fn scoped_to_peer(

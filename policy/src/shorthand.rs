@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 use crate::{
     compiled::{PolicyKind, PolicyRef, Protocol},
     fqdn::{NameError, NameSelector},
-    model::{Clause, Located, Peers, Policy, PortRange, PortRule, Ports, Rule},
+    model::{Clause, Effect, Located, Peers, Policy, PortRange, PortRule, Ports, Rule, Tier},
     selector::{DEFAULT_CLUSTER, LabelKey, LabelSelector, NAMESPACE, Requirement},
 };
 
@@ -126,10 +126,14 @@ fn protocol(text: &str) -> Result<Option<Protocol>, ShorthandError> {
 /// ask the cluster's resolver for names. Everything else it tries is denied.
 pub fn policy(allows: &[Allow], namespace: &str) -> Policy {
     let clause = |peers, port| Clause {
+        effect: Effect::Allow,
+        order: 0,
         peers,
         ports: Ports::Rules(vec![PortRule {
             ports: vec![port],
+            named: Vec::new(),
             dns: None,
+            l7: None,
             line: 0,
         }]),
         line: 0,
@@ -166,6 +170,7 @@ pub fn policy(allows: &[Allow], namespace: &str) -> Policy {
         file: Arc::from(FILE),
         rules: vec![Rule {
             subject: LabelSelector::default().scoped_to_subject(Some(namespace)),
+            tier: Tier::Normal,
             ingress: Vec::new(),
             egress,
             default_deny_ingress: false,

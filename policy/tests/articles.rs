@@ -8,8 +8,9 @@ use std::path::Path;
 use identity::{IdentityId, Label, LabelIdentities, LabelSet, reserved};
 use policy::{
     compile::{CompileInput, EnforcementMode, Identities, SelectorTable, compile},
-    compiled::{Action, Direction, DnsVerdict, EndpointPolicy, L4, Peer, Protocol},
+    compiled::{Action, Direction, DnsVerdict, EndpointPolicy, Flow, L4, Outcome, Peer, Protocol},
     fqdn::Fqdn,
+    l7::{Message, http, kafka},
     lint, parse, select,
 };
 
@@ -24,16 +25,6 @@ fn load(path: &str) -> Vec<policy::model::Policy> {
     parsed
         .unwrap_or_else(|errors| panic!("{errors:#?}"))
         .policies
-}
-
-fn errors(path: &str) -> Vec<String> {
-    let (name, bytes) = read(path);
-    let parsed = parse::bytes(&name, &bytes, &parse::Limits::default());
-    parsed
-        .unwrap_err()
-        .iter()
-        .map(ToString::to_string)
-        .collect()
 }
 
 fn pod(namespace: &str, labels: &[(&str, &str)]) -> LabelSet {
@@ -308,20 +299,71 @@ fn an_external_api_without_a_dns_rule_is_pointed_out() {
     assert_eq!(warnings[0].advice, lint::Advice::NoDnsPath);
 }
 
+/// What the proxy of the only grant says, once there is one.
+fn inside(policy: &EndpointPolicy, peer: IdentityId, port: u16, message: Message<'_>) -> bool {
+    let verdict = policy.judge(&Flow {
+        direction: Direction::Ingress,
+        peer,
+        learned: &[],
+        proto: Some(Protocol::Tcp),
+        port,
+    });
+    assert_eq!(verdict.outcome, verdict.datapath);
+    assert!(matches!(verdict.outcome, Outcome::Redirected(_)));
+    verdict.allows(message)
+}
+
 #[test]
-fn http_and_kafka_rules_are_refused_by_name() {
+fn the_frontend_may_get_health_and_v1_and_nothing_is_open_without_a_proxy() {
+    let frontend = pod("production", &[("app", "frontend")]);
+    let api = pod("production", &[("app", "api-server")]);
+    let mut world = World::new(&[frontend.clone(), api.clone()]);
+    let policy = world.compile("articles/api-server-policy.yaml", &api);
+    let frontend = Peer::Identity(world.id(&frontend));
     assert_eq!(
-        errors("articles/api-server-policy.yaml"),
-        [
-            "articles/api-server-policy.yaml:19:13: spec.ingress[0].toPorts[0].rules.http: \
-          `http` is not supported yet; remove it, or use a release that supports it"
-        ]
+        action(&policy, Direction::Ingress, frontend, Protocol::Tcp, 8080),
+        None
     );
-    assert_eq!(
-        errors("articles/kafka.yaml"),
-        [
-            "articles/kafka.yaml:20:13: spec.ingress[0].toPorts[0].rules.kafka: \
-          `kafka` is not supported yet; remove it, or use a release that supports it"
-        ]
-    );
+    let Peer::Identity(frontend) = frontend else {
+        panic!()
+    };
+    for (method, path, expected) in [
+        ("GET", "/api/health", true),
+        ("GET", "/api/v1/users", true),
+        ("POST", "/api/v1/users", false),
+        ("GET", "/api/healthz", false),
+        ("GET", "/admin", false),
+    ] {
+        let request = http::Request {
+            method: method.into(),
+            path: path.into(),
+            ..http::Request::default()
+        };
+        let allowed = inside(&policy, frontend, 8080, Message::Http(&request));
+        assert_eq!(allowed, expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn orders_are_produced_and_notifications_consumed() {
+    let orders = pod("production", &[("app", "orders")]);
+    let kafka_pod = pod("production", &[("app", "kafka")]);
+    let mut world = World::new(&[orders.clone(), kafka_pod.clone()]);
+    let policy = world.compile("articles/kafka.yaml", &kafka_pod);
+    let orders = world.id(&orders);
+    for (key, topic, expected) in [
+        ("produce", "orders", true),
+        ("fetch", "notifications", true),
+        ("produce", "notifications", false),
+        ("fetch", "orders", false),
+        ("deletetopics", "orders", false),
+    ] {
+        let request = kafka::Request {
+            api_key: kafka::api_key(key).unwrap(),
+            topics: vec![topic.into()],
+            ..kafka::Request::default()
+        };
+        let allowed = inside(&policy, orders, 9092, Message::Kafka(&request));
+        assert_eq!(allowed, expected, "{key} {topic}");
+    }
 }

@@ -13,7 +13,7 @@ use super::RuleIndex;
 use crate::{
     compiled::{
         Action, DnsNames, DnsRule, DnsRuleKind, L4, Layer, Peer, PortPrefix, Precedence, Protocol,
-        RuleOrigin, lookup, resolve,
+        RuleOrigin, lookup,
     },
     fqdn::{NameSelector, NameSet},
     model::PortRange,
@@ -113,7 +113,6 @@ impl Rules {
         layers: &mut Vec<Layer<RuleIndex>>,
         origins: &[Arc<RuleOrigin>],
     ) {
-        let mut steered = Vec::new();
         for proto in TRANSPORTS {
             let l4 = L4::port(proto, DNS_PORT);
             let Some(allow) = lookup(layers, l4).filter(|l| l.action == Action::Allow) else {
@@ -128,19 +127,18 @@ impl Rules {
                 names: DnsNames::All,
                 origin: origin.cloned(),
             });
-            steered.push(Layer {
+            let steered = Layer {
                 l4,
                 action: Action::RedirectDns,
-                precedence: Precedence::of(Action::RedirectDns),
+                precedence: Precedence::at(allow.precedence.level(), Action::RedirectDns),
                 rules: allow.rules.clone(),
-            });
+            };
+            // One port is as long as a prefix gets: nothing can be hidden behind it.
+            match layers.iter_mut().find(|layer| layer.l4 == l4) {
+                Some(layer) => *layer = steered,
+                None => layers.push(steered),
+            }
         }
-        if steered.is_empty() {
-            return;
-        }
-        let mut all = std::mem::take(layers);
-        all.append(&mut steered);
-        *layers = resolve(all);
     }
 
     /// The rules that can be asked about: those on steered ports.

@@ -1,82 +1,171 @@
 //! One clause, taken apart: which peers, which L4, what happens.
 //!
 //! In:  a clause of a rule that selects the endpoint.
-//! Out: grants (one rule, one peer, one L4) and the DNS rules that come with them.
-//! Not here: merging (`compiled::resolve`), steering (`dns`).
+//! Out: grants (one rule, one peer, one L4) and the DNS and L7 rules that come with them.
+//! Not here: merging (`compiled::resolve`, `tiers`), steering (`dns`).
 
-use super::{Build, CompileError, Grant, text};
+use std::sync::Arc;
+
+use super::{Build, CompileError, Grant, RuleIndex, l7::GroupIndex, text, tiers, tiers::Say};
 use crate::{
-    compiled::{Action, Direction, L4, Peer, PortPrefix, Protocol, RuleOrigin},
-    model::{Clause, Peers, Policy, PortRule, Ports},
+    compiled::{Action, Direction, L4, Level, Peer, PortPrefix, Protocol, RuleOrigin},
+    model::{Clause, Effect, Peers, Policy, PortRange, PortRule, Ports, Prefix, Rule},
 };
 
+/// Some peers of a clause: what selects them, where it stands.
+struct Group {
+    peers: Vec<Peer>,
+    line: u32,
+    what: String,
+}
+
+/// What every grant of a group has in common.
+struct Common<'a> {
+    direction: Direction,
+    effect: Effect,
+    level: Level,
+    peers: &'a [Peer],
+    group: GroupIndex,
+}
+
 impl Build<'_> {
-    /// The peers of a clause, each group with its line and its text.
-    pub(super) fn peers(
+    pub(super) fn clause(
+        &mut self,
+        policy: &Policy,
+        rule: &Rule,
+        direction: Direction,
+        clause: &Clause,
+    ) -> Result<(), CompileError> {
+        let level = tiers::level(rule.tier, clause.order);
+        for group in self.groups(policy, direction, clause)? {
+            let common = Common {
+                direction,
+                effect: clause.effect,
+                level,
+                peers: &group.peers,
+                group: self.l7.group(&group.what),
+            };
+            self.grants_of(policy, clause, &common, &group)?;
+        }
+        Ok(())
+    }
+
+    /// The peers of a clause.
+    fn groups(
         &mut self,
         policy: &Policy,
         direction: Direction,
         clause: &Clause,
-    ) -> Result<Vec<(Vec<Peer>, u32, String)>, CompileError> {
-        let identities = self.identities;
-        let peers_of = |ids: Vec<_>| ids.into_iter().map(Peer::Identity).collect();
+    ) -> Result<Vec<Group>, CompileError> {
+        let (identities, around) = (self.identities, self.around);
+        let group = |peers, line, what| Group { peers, line, what };
+        let of_ids = |ids: Vec<_>| ids.into_iter().map(Peer::Identity).collect::<Vec<_>>();
         Ok(match &clause.peers {
             Peers::Nobody => Vec::new(),
-            Peers::Any => vec![(vec![Peer::Any], clause.line, "toPorts".into())],
+            Peers::Any => vec![group(vec![Peer::Any], clause.line, "toPorts".into())],
             Peers::Endpoints(selectors) => selectors
                 .iter()
                 .map(|s| {
-                    let ids = identities.select(&s.value);
-                    (peers_of(ids), s.line, text::endpoints(direction, &s.value))
+                    let what = text::endpoints(direction, &s.value);
+                    group(of_ids(identities.select(&s.value)), s.line, what)
+                })
+                .collect(),
+            Peers::Nodes(selectors) => selectors
+                .iter()
+                .map(|s| {
+                    let what = text::nodes(direction, &s.value);
+                    group(of_ids(identities.select(&s.value)), s.line, what)
                 })
                 .collect(),
             Peers::Entities(entities) => entities
                 .iter()
                 .map(|e| {
-                    let peers = identities.entity(e.value);
-                    (peers, e.line, text::entity(direction, e.value))
+                    let what = text::entity(direction, e.value);
+                    group(identities.entity(e.value), e.line, what)
                 })
                 .collect(),
-            Peers::Prefixes(prefixes) => {
-                let mut groups = Vec::with_capacity(prefixes.len());
-                for p in prefixes {
-                    let what = text::prefix(direction, &p.value);
-                    let ids = identities.within(&p.value).map_err(|prefix| {
-                        CompileError::PrefixWithoutIdentity {
-                            prefix,
-                            origin: Box::new(RuleOrigin {
-                                policy: policy.reference.clone(),
-                                file: policy.file.clone(),
-                                line: p.line,
-                                text: what.clone(),
-                            }),
-                        }
-                    })?;
-                    groups.push((peers_of(ids), p.line, what));
+            Peers::Services(services) => services
+                .iter()
+                .map(|s| {
+                    let ids = around.backends(&s.value);
+                    group(of_ids(ids), s.line, text::service(&s.value))
+                })
+                .collect(),
+            Peers::Prefixes(rules) => {
+                let mut groups = Vec::with_capacity(rules.len());
+                for p in rules {
+                    let what = text::prefix_rule(direction, &p.value);
+                    let mut ids = Vec::new();
+                    for prefix in around.prefixes(&p.value) {
+                        ids.extend(self.within(&prefix, policy, p.line, &what)?);
+                    }
+                    groups.push(group(of_ids(ids), p.line, what));
                 }
                 groups
+            }
+            Peers::Networks(networks) => {
+                let what = text::networks(networks.iter().map(|net| net.value));
+                let nets: Vec<_> = networks.iter().map(|net| net.value).collect();
+                let mut ids = around.in_networks(&nets, clause.effect);
+                for net in networks {
+                    let prefix = Prefix {
+                        prefix: net.value,
+                        except: Vec::new(),
+                    };
+                    ids.extend(self.within(&prefix, policy, net.line, &what)?);
+                    // Without addresses nobody knows who is inside of a whole family: denying it
+                    // denies everybody.
+                    if net.value.prefix_len() == 0 && clause.effect == Effect::Deny {
+                        let unknown = identities
+                            .ids()
+                            .filter(|id| !around.addresses.contains_key(id) && !id.is_world());
+                        ids.extend(unknown);
+                    }
+                }
+                ids.sort_unstable();
+                ids.dedup();
+                vec![group(of_ids(ids), clause.line, what)]
             }
             Peers::Names(names) => names
                 .iter()
                 .map(|n| {
                     let id = self.table.intern(&n.value);
                     self.selectors.insert(id, n.value.clone());
-                    (vec![Peer::Fqdn(id)], n.line, text::fqdn(&n.value))
+                    group(vec![Peer::Fqdn(id)], n.line, text::fqdn(&n.value))
                 })
                 .collect(),
         })
     }
 
-    /// What a clause grants to some of its peers.
-    pub(super) fn grants_of(
-        &mut self,
+    fn within(
+        &self,
+        prefix: &Prefix,
         policy: &Policy,
-        direction: Direction,
-        clause: &Clause,
-        peers: &[Peer],
         line: u32,
         what: &str,
-    ) {
+    ) -> Result<Vec<identity::IdentityId>, CompileError> {
+        self.identities
+            .within(prefix)
+            .map_err(|prefix| CompileError::PrefixWithoutIdentity {
+                prefix,
+                origin: Box::new(RuleOrigin {
+                    policy: policy.reference.clone(),
+                    file: policy.file.clone(),
+                    line,
+                    text: what.to_owned(),
+                }),
+            })
+    }
+
+    /// What a clause grants to some of its peers.
+    fn grants_of(
+        &mut self,
+        policy: &Policy,
+        clause: &Clause,
+        common: &Common<'_>,
+        group: &Group,
+    ) -> Result<(), CompileError> {
+        let what = format!("{}{}", text::effect(clause.effect), group.what);
         let rules: &[PortRule] = match &clause.ports {
             Ports::Rules(rules) => rules,
             Ports::All | Ports::Icmp(_) => {
@@ -88,53 +177,128 @@ impl Build<'_> {
                     _ => vec![L4::Any],
                 };
                 let text = format!("{what} {}", text::ports(&clause.ports, None));
-                let rule = self.origin(policy, line, text);
-                self.grant(direction, peers, &l4s, Action::Allow, rule);
-                return;
+                let rule = self.origin(policy, group.line, text);
+                self.grant(common, &l4s, Action::Allow, rule);
+                return Ok(());
             }
         };
         for port_rule in rules {
             let text = format!("{what} {}", text::ports(&clause.ports, Some(port_rule)));
-            let rule = self.origin(policy, line, text);
-            let mut l4s = Vec::new();
-            for range in &port_rule.ports {
-                for proto in range.protocols() {
-                    // The DNS proxy speaks UDP and TCP; SCTP to a port with DNS rules stays shut.
-                    if port_rule.dns.is_some() && proto == Protocol::Sctp {
-                        continue;
-                    }
-                    let prefixes = PortPrefix::split(range.first, range.last);
-                    l4s.extend(prefixes.into_iter().map(|ports| L4::new(proto, ports)));
-                }
-                if direction == Direction::Egress && range.is_single() {
-                    let origin = self.origins.last();
-                    self.dns
-                        .about_port(peers, *range, port_rule.dns.as_deref(), origin);
-                }
-            }
-            let action = if port_rule.dns.is_some() {
-                Action::RedirectDns
-            } else {
-                Action::Allow
-            };
-            self.grant(direction, peers, &l4s, action, rule);
+            let rule = self.origin(policy, group.line, text);
+            self.port_rule(common, port_rule, &port_rule.ports, rule)?;
+            self.named_ports(common, port_rule, rule)?;
         }
+        Ok(())
     }
 
-    fn grant(
+    /// Names of ports: those of the endpoint itself for what comes in, those of each peer for
+    /// what goes out.
+    fn named_ports(
         &mut self,
-        direction: Direction,
-        peers: &[Peer],
-        l4s: &[L4],
-        action: Action,
-        rule: super::RuleIndex,
-    ) {
+        common: &Common<'_>,
+        port_rule: &PortRule,
+        rule: RuleIndex,
+    ) -> Result<(), CompileError> {
+        if port_rule.named.is_empty() {
+            return Ok(());
+        }
+        let around = self.around;
+        if common.direction == Direction::Ingress {
+            let own = &around.own_ports;
+            let ranges: Vec<_> = port_rule
+                .named
+                .iter()
+                .flat_map(|n| own.resolve(n))
+                .collect();
+            return self.port_rule(common, port_rule, &ranges, rule);
+        }
+        let peers: Vec<_> = if common.peers.contains(&Peer::Any) {
+            around.ports.keys().copied().map(Peer::Identity).collect()
+        } else {
+            common.peers.to_vec()
+        };
         for peer in peers {
+            let Peer::Identity(id) = peer else {
+                continue;
+            };
+            let Some(ports) = around.ports.get(&id) else {
+                continue;
+            };
+            let ranges: Vec<_> = port_rule
+                .named
+                .iter()
+                .flat_map(|n| ports.resolve(n))
+                .collect();
+            let one = Common {
+                peers: &[peer],
+                ..*common
+            };
+            self.port_rule(&one, port_rule, &ranges, rule)?;
+        }
+        Ok(())
+    }
+
+    /// Some ports of a port rule, for some peers.
+    fn port_rule(
+        &mut self,
+        common: &Common<'_>,
+        port_rule: &PortRule,
+        ranges: &[PortRange],
+        rule: RuleIndex,
+    ) -> Result<(), CompileError> {
+        let origin = self.origins.get(rule as usize).map(Arc::clone);
+        let mut l4s = Vec::new();
+        for range in ranges {
+            for proto in range.protocols() {
+                // The proxies speak what they speak: other protocols stay shut.
+                if (port_rule.dns.is_some() && proto == Protocol::Sctp)
+                    || (port_rule.l7.is_some() && proto != Protocol::Tcp)
+                {
+                    continue;
+                }
+                let prefixes = PortPrefix::split(range.first, range.last);
+                l4s.extend(prefixes.into_iter().map(|ports| L4::new(proto, ports)));
+            }
+            if common.direction == Direction::Egress
+                && common.effect == Effect::Allow
+                && range.is_single()
+                && port_rule.l7.is_none()
+            {
+                let names = port_rule.dns.as_deref();
+                self.dns
+                    .about_port(common.peers, *range, names, origin.as_ref());
+            }
+        }
+        let (direction, group) = (common.direction, common.group);
+        if let (Some(l7), Some(origin)) = (&port_rule.l7, &origin) {
+            return self
+                .l7
+                .grant(direction, group, common.peers, &l4s, l7, origin);
+        }
+        let mut action = Action::Allow;
+        if let (Some(_), Some(origin)) = (&port_rule.dns, &origin) {
+            self.l7.read_as("dns", direction, group, &l4s, origin)?;
+            action = Action::RedirectDns;
+        }
+        self.grant(common, &l4s, action, rule);
+        Ok(())
+    }
+
+    /// `allowed` is what happens when the clause allows.
+    fn grant(&mut self, common: &Common<'_>, l4s: &[L4], allowed: Action, rule: RuleIndex) {
+        let say = match common.effect {
+            Effect::Allow => Say::Do(allowed),
+            Effect::Deny => Say::Do(Action::Deny),
+            Effect::Pass => Say::Pass,
+        };
+        for peer in common.peers {
             self.grants.extend(l4s.iter().map(|l4| Grant {
-                direction,
+                direction: common.direction,
                 peer: *peer,
                 l4: *l4,
-                action,
+                level: common.level,
+                say,
+                group: Some(common.group),
                 rule: Some(rule),
             }));
         }

@@ -75,6 +75,11 @@ impl Identities {
         &self.cluster
     }
 
+    /// Every identity with labels.
+    pub(super) fn ids(&self) -> impl Iterator<Item = IdentityId> + '_ {
+        self.ids.iter().copied()
+    }
+
     /// The identities a label selector selects.
     pub(super) fn select(&self, selector: &LabelSelector) -> Vec<IdentityId> {
         let mut found = Bits::ones(self.ids.len());

@@ -10,8 +10,11 @@
 mod dns;
 mod expand;
 mod identities;
+mod l7;
+mod surroundings;
 mod table;
 mod text;
+mod tiers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,15 +25,17 @@ use identity::{LabelSet, SelectorId, reserved, source};
 use ipnet::IpNet;
 
 pub use identities::Identities;
+pub use surroundings::{NamedPorts, Service, Surroundings};
 pub use table::SelectorTable;
+use tiers::{Said, Say};
 
 use crate::{
     compiled::{
-        Action, Direction, EndpointPolicy, Entry, L4, Layer, Peer, Precedence, RuleOrigin, RuleSet,
+        Action, Direction, EndpointPolicy, Entry, L4, Layer, Level, Peer, RuleOrigin, RuleSet,
         RuleSetId, Selectors, resolve,
     },
     fqdn::NameSelector,
-    model::{Clause, Peers, Policy},
+    model::{Peers, Policy, PrefixRule, Rule, Tier},
     selector::complete,
 };
 
@@ -75,32 +80,74 @@ pub enum CompileError {
         /// The rule that names it.
         origin: Box<RuleOrigin>,
     },
+    /// One port of one peer, read by two proxies.
+    #[error(
+        "{first} and {second} are about the same peers and port, and one connection cannot be read as both {}",
+        .kinds.join(" and ")
+    )]
+    Conflict {
+        /// One rule.
+        first: Box<RuleOrigin>,
+        /// The other.
+        second: Box<RuleOrigin>,
+        /// What they take the connections for.
+        kinds: [&'static str; 2],
+    },
 }
 
 /// The prefixes that need an identity: those rules name, and their exceptions. Whole families
 /// are the world, which has one.
 pub fn prefixes(policies: &[Policy]) -> BTreeSet<IpNet> {
-    policies
-        .iter()
-        .flat_map(|policy| &policy.rules)
-        .flat_map(|rule| rule.ingress.iter().chain(&rule.egress))
-        .filter_map(|clause| match &clause.peers {
-            Peers::Prefixes(prefixes) => Some(prefixes),
-            _ => None,
-        })
-        .flatten()
-        .flat_map(|prefix| std::iter::once(prefix.value.prefix).chain(prefix.value.except.clone()))
-        .filter(|prefix| prefix.prefix_len() > 0)
-        .collect()
+    prefixes_in(policies, &Surroundings::default())
+}
+
+/// The same, with the prefixes of the groups that rules refer to.
+pub fn prefixes_in(policies: &[Policy], around: &Surroundings) -> BTreeSet<IpNet> {
+    let mut found = BTreeSet::new();
+    let rules = policies.iter().flat_map(|policy| &policy.rules);
+    for clause in rules.flat_map(|rule| rule.ingress.iter().chain(&rule.egress)) {
+        match &clause.peers {
+            Peers::Prefixes(rules) => {
+                for prefix in rules.iter().flat_map(|rule| around.prefixes(&rule.value)) {
+                    found.insert(prefix.prefix);
+                    found.extend(prefix.except);
+                }
+                // Exceptions count even while the group is not there: it may come.
+                for rule in rules {
+                    if let PrefixRule::Group { except, .. } | PrefixRule::Groups { except, .. } =
+                        &rule.value
+                    {
+                        found.extend(except);
+                    }
+                }
+            }
+            Peers::Networks(networks) => found.extend(networks.iter().map(|net| net.value)),
+            _ => {}
+        }
+    }
+    found.retain(|prefix| prefix.prefix_len() > 0);
+    found
 }
 
 /// Compiles the policies that select the endpoint.
 ///
 /// # Errors
-/// When a prefix of a policy has no identity: nothing is compiled then, and the policy in force
-/// stays.
+/// When a prefix of a policy has no identity, or rules contradict each other: nothing is compiled
+/// then, and the policy in force stays.
 pub fn compile(
     input: &CompileInput<'_>,
+    selectors: &mut SelectorTable,
+) -> Result<EndpointPolicy, CompileError> {
+    compile_in(input, &Surroundings::default(), selectors)
+}
+
+/// The same, with what rules may refer to besides identities.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_in(
+    input: &CompileInput<'_>,
+    around: &Surroundings,
     selectors: &mut SelectorTable,
 ) -> Result<EndpointPolicy, CompileError> {
     if input.mode == EnforcementMode::Never {
@@ -111,45 +158,54 @@ pub fn compile(
         || subject
             .iter()
             .any(|l| l.source() == source::RESERVED && l.key() == "init");
+    let rules: Vec<(&Policy, &Rule)> = input
+        .policies
+        .iter()
+        .flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)))
+        .filter(|(_, rule)| rule.subject.matches(&subject))
+        .collect();
+    let shut = |direction| rules.iter().any(|(_, rule)| rule.default_deny(direction));
+    let ingress_rule = rules
+        .iter()
+        .any(|(_, rule)| rule.tier == Tier::Normal && !rule.ingress.is_empty());
     let mut build = Build {
         identities: input.identities,
+        around,
         table: selectors,
         grants: Vec::new(),
         origins: Vec::new(),
         selectors: BTreeMap::new(),
         dns: dns::Rules::default(),
+        l7: l7::Rules::default(),
         steer_dns: input.steer_dns,
     };
-    let mut deny = [always, always];
-    let mut ingress_rule = false;
-    for policy in input.policies {
-        for rule in &policy.rules {
-            if !rule.subject.matches(&subject) {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let shut = shut(direction);
+        for (policy, rule) in &rules {
+            // Where rules of the normal tier end in a deny, the tier after it is never asked.
+            if shut && matches!(rule.tier, Tier::Baseline(_)) {
                 continue;
             }
-            for (at, direction) in [(0, Direction::Ingress), (1, Direction::Egress)] {
-                if let Some(deny) = deny.get_mut(at) {
-                    *deny |= rule.default_deny(direction);
-                }
-                for clause in rule.clauses(direction) {
-                    build.clause(policy, direction, clause)?;
-                }
+            for clause in rule.clauses(direction) {
+                build.clause(policy, rule, direction, clause)?;
             }
-            ingress_rule |= !rule.ingress.is_empty();
         }
     }
-    let [default_deny_ingress, default_deny_egress] = deny;
+    let default_deny_ingress = always || shut(Direction::Ingress);
+    let default_deny_egress = always || shut(Direction::Egress);
     // Mode `always` shuts out even the local node until a first ingress rule speaks.
     if default_deny_ingress && ingress_rule && input.allow_local_host {
         build.grants.push(Grant {
             direction: Direction::Ingress,
             peer: Peer::Identity(reserved::HOST),
             l4: L4::Any,
-            action: Action::Allow,
+            level: Level::NORMAL,
+            say: Say::Do(Action::Allow),
+            group: None,
             rule: None,
         });
     }
-    Ok(build.finish(default_deny_ingress, default_deny_egress))
+    build.finish(default_deny_ingress, default_deny_egress)
 }
 
 /// Index into the origins.
@@ -161,23 +217,32 @@ struct Grant {
     direction: Direction,
     peer: Peer,
     l4: L4,
-    action: Action,
+    level: Level,
+    say: Say,
+    /// The selector the peer was found by, where a rule about server names may be bound to it.
+    group: Option<l7::GroupIndex>,
     rule: Option<RuleIndex>,
 }
 
 struct Build<'a> {
     identities: &'a Identities,
+    around: &'a Surroundings,
     table: &'a mut SelectorTable,
     grants: Vec<Grant>,
     origins: Vec<Arc<RuleOrigin>>,
     selectors: BTreeMap<SelectorId, NameSelector>,
     dns: dns::Rules,
+    l7: l7::Rules,
     steer_dns: bool,
 }
 
 impl Build<'_> {
     /// The entries of everything gathered.
-    fn finish(mut self, default_deny_ingress: bool, default_deny_egress: bool) -> EndpointPolicy {
+    fn finish(
+        mut self,
+        default_deny_ingress: bool,
+        default_deny_egress: bool,
+    ) -> Result<EndpointPolicy, CompileError> {
         let learns = self.steer_dns || !self.selectors.is_empty();
         let steered = self.dns.steered_ports(learns);
         if !default_deny_egress {
@@ -186,11 +251,15 @@ impl Build<'_> {
                     direction: Direction::Egress,
                     peer: Peer::Any,
                     l4,
-                    action: Action::RedirectDns,
+                    level: Level::DEFAULT,
+                    say: Say::Do(Action::RedirectDns),
+                    group: None,
                     rule: None,
                 });
             }
         }
+        let l7 = &self.l7;
+        self.grants.retain(|grant| !l7.is_bound(grant));
         self.grants.sort_unstable();
         self.grants.dedup();
         let mut policy = EndpointPolicy {
@@ -199,17 +268,22 @@ impl Build<'_> {
             ..EndpointPolicy::default()
         };
         let mut sets = RuleSets::default();
-        let peers = self
+        let chunks = self
             .grants
             .chunk_by(|a, b| (a.direction, a.peer) == (b.direction, b.peer));
-        for grants in peers {
+        for grants in chunks {
             let Some(Grant {
                 direction, peer, ..
             }) = grants.first().copied()
             else {
                 continue;
             };
-            let mut layers = resolve(grants.iter().map(Grant::layer).collect());
+            let otherwise = if policy.default_deny(direction) {
+                Action::Deny
+            } else {
+                Action::Allow
+            };
+            let mut layers = self.layers(grants, direction, peer, otherwise);
             if learns && direction == Direction::Egress {
                 self.dns.steer(peer, &mut layers, &self.origins);
             }
@@ -227,7 +301,43 @@ impl Build<'_> {
         policy.rule_sets = sets.finish(&self.origins);
         policy.selectors = self.selectors.into_iter().collect::<Selectors>();
         policy.dns_rules = self.dns.finish(&steered);
-        policy.sorted()
+        policy.needs_proxy = self.l7.finish();
+        Ok(policy.sorted())
+    }
+
+    /// What all grants of one direction and peer come to.
+    fn layers(
+        &self,
+        grants: &[Grant],
+        direction: Direction,
+        peer: Peer,
+        otherwise: Action,
+    ) -> Vec<Layer<RuleIndex>> {
+        let highest_pass = grants
+            .iter()
+            .filter(|grant| grant.say == Say::Pass)
+            .map(|grant| grant.level)
+            .max();
+        let Some(highest_pass) = highest_pass else {
+            return resolve(grants.iter().filter_map(|g| g.said().layer()).collect());
+        };
+        let accepted_names = self.grants.iter().filter(|grant| {
+            grant.direction == direction
+                && matches!(grant.peer, Peer::Fqdn(_))
+                && grant.level > Level::NORMAL
+                && grant.level < highest_pass
+        });
+        let below = accepted_names.map(|grant| grant.level).max();
+        let mut said: Vec<_> = grants.iter().map(Grant::said).collect();
+        if below.is_some() && peer != Peer::Any {
+            // The decision has to stand by itself: it is stronger than those about everybody.
+            let everybody = self
+                .grants
+                .iter()
+                .filter(|grant| grant.direction == direction && grant.peer == Peer::Any);
+            said.extend(everybody.map(Grant::said));
+        }
+        tiers::without_passes(said, otherwise, below)
     }
 
     fn origin(&mut self, policy: &Policy, line: u32, text: String) -> RuleIndex {
@@ -240,26 +350,14 @@ impl Build<'_> {
         // Far fewer than 2^32: every origin was a value of a bounded file.
         (self.origins.len() - 1) as RuleIndex
     }
-
-    fn clause(
-        &mut self,
-        policy: &Policy,
-        direction: Direction,
-        clause: &Clause,
-    ) -> Result<(), CompileError> {
-        for (peers, line, what) in self.peers(policy, direction, clause)? {
-            self.grants_of(policy, direction, clause, &peers, line, &what);
-        }
-        Ok(())
-    }
 }
 
 impl Grant {
-    fn layer(&self) -> Layer<RuleIndex> {
-        Layer {
+    fn said(&self) -> Said {
+        Said {
             l4: self.l4,
-            action: self.action,
-            precedence: Precedence::of(self.action),
+            level: self.level,
+            say: self.say,
             rules: self.rule.into_iter().collect(),
         }
     }

@@ -6,10 +6,15 @@
 
 use std::fmt::Write as _;
 
+use ipnet::IpNet;
+
 use crate::{
     compiled::{Direction, Protocol},
     fqdn::NameSelector,
-    model::{Entity, PortRange, PortRule, Ports, Prefix},
+    l7::{L7, Requests},
+    model::{
+        Effect, Entity, NamedPort, PortRange, PortRule, Ports, Prefix, PrefixRule, ServiceSelector,
+    },
     selector::LabelSelector,
 };
 
@@ -21,12 +26,57 @@ pub(super) fn entity(direction: Direction, entity: Entity) -> String {
     format!("{}Entities {}", word(direction), entity.as_str())
 }
 
-pub(super) fn prefix(direction: Direction, prefix: &Prefix) -> String {
-    let mut text = format!("{}CIDR {}", word(direction), prefix.prefix);
-    for (i, except) in prefix.except.iter().enumerate() {
+pub(super) fn nodes(direction: Direction, selector: &LabelSelector) -> String {
+    format!("{}Nodes ({selector})", word(direction))
+}
+
+pub(super) fn service(service: &ServiceSelector) -> String {
+    let namespace = service.namespace.as_deref().unwrap_or("*");
+    match &service.name {
+        Some(name) => format!("toServices {namespace}/{name}"),
+        None => format!("toServices {namespace} ({})", service.labels),
+    }
+}
+
+pub(super) fn networks(networks: impl Iterator<Item = IpNet>) -> String {
+    let mut text = "networks".to_owned();
+    for (i, net) in networks.enumerate() {
+        let separator = if i == 0 { " " } else { ", " };
+        let _ = write!(text, "{separator}{net}");
+    }
+    text
+}
+
+/// What stands in front of a rule that does not allow.
+pub(super) const fn effect(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Allow => "",
+        Effect::Deny => "deny ",
+        Effect::Pass => "pass ",
+    }
+}
+
+pub(super) fn prefix_rule(direction: Direction, rule: &PrefixRule) -> String {
+    let (group, except) = match rule {
+        PrefixRule::Cidr(cidr) => return prefix(direction, cidr),
+        PrefixRule::Group { name, except } => (name.to_string(), except),
+        PrefixRule::Groups { selector, except } => (format!("({selector})"), except),
+    };
+    let mut text = format!("{}CIDR group {group}", word(direction));
+    add_exceptions(&mut text, except);
+    text
+}
+
+fn add_exceptions(text: &mut String, except: &[IpNet]) {
+    for (i, except) in except.iter().enumerate() {
         let separator = if i == 0 { " except " } else { ", " };
         let _ = write!(text, "{separator}{except}");
     }
+}
+
+fn prefix(direction: Direction, prefix: &Prefix) -> String {
+    let mut text = format!("{}CIDR {}", word(direction), prefix.prefix);
+    add_exceptions(&mut text, &prefix.except);
     text
 }
 
@@ -50,12 +100,16 @@ pub(super) fn ports(clause: &Ports, rule: Option<&PortRule>) -> String {
             types.join(", ")
         }
         (_, None) => return "any port".into(),
-        (_, Some(rule)) if rule.ports.is_empty() => "no port".into(),
+        (_, Some(rule)) if rule.ports.is_empty() && rule.named.is_empty() => "no port".into(),
         (_, Some(rule)) => {
-            let ports: Vec<_> = rule.ports.iter().map(range).collect();
+            let ports = rule.ports.iter().map(range);
+            let ports: Vec<_> = ports.chain(rule.named.iter().map(named)).collect();
             ports.join(", ")
         }
     };
+    if let Some(l7) = rule.and_then(|rule| rule.l7.as_ref()) {
+        text.push_str(&inside(l7));
+    }
     if let Some(names) = rule.and_then(|rule| rule.dns.as_ref()) {
         text.push_str(" dns ");
         // A long list is summed up: the line of the rule is given beside it.
@@ -68,15 +122,47 @@ pub(super) fn ports(clause: &Ports, rule: Option<&PortRule>) -> String {
     text
 }
 
-fn range(range: &PortRange) -> String {
-    let proto = match range.proto {
+fn inside(l7: &L7) -> String {
+    let mut text = match &l7.rules {
+        Requests::Any => String::new(),
+        Requests::Http(rules) => format!(" http ({} rules)", rules.len()),
+        Requests::Kafka(rules) => format!(" kafka ({} rules)", rules.len()),
+    };
+    if !l7.server_names.is_empty() {
+        let shown: Vec<_> = l7
+            .server_names
+            .iter()
+            .take(3)
+            .map(ToString::to_string)
+            .collect();
+        let _ = write!(text, " serverNames {}", shown.join(", "));
+        if l7.server_names.len() > shown.len() {
+            let _ = write!(text, " and {} more", l7.server_names.len() - shown.len());
+        }
+    }
+    if l7.terminating_tls.is_some() || l7.originating_tls.is_some() {
+        text.push_str(" TLS");
+    }
+    text
+}
+
+fn named(port: &NamedPort) -> String {
+    format!("{}/{}", port.name, protocol(port.proto))
+}
+
+const fn protocol(proto: Option<Protocol>) -> &'static str {
+    match proto {
         None => "ANY",
         Some(Protocol::Tcp) => "TCP",
         Some(Protocol::Udp) => "UDP",
         Some(Protocol::Sctp) => "SCTP",
         Some(Protocol::Icmp) => "ICMP",
         Some(Protocol::Icmpv6) => "ICMPv6",
-    };
+    }
+}
+
+fn range(range: &PortRange) -> String {
+    let proto = protocol(range.proto);
     match (range.first, range.last) {
         (0, u16::MAX) => format!("any/{proto}"),
         (first, last) if first == last => format!("{first}/{proto}"),

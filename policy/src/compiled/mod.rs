@@ -7,24 +7,31 @@
 //!
 //! Invariant: for one direction and peer, no entry is hidden behind one with a longer prefix and
 //! lower precedence. A longest-prefix look-up per peer followed by "highest precedence wins"
-//! therefore decides what scanning all entries would decide.
+//! therefore decides what scanning all entries would decide. The one exception is the hole that a
+//! `Pass` of a tier leaves: there the longer prefix *is* the decision of all rules.
 
 mod ask;
 mod fqdn_set;
+mod judge;
 mod l4;
+mod l7_grant;
 mod layers;
 mod nearest;
 mod origin;
+mod precedence;
 mod selectors;
 
 use identity::{IdentityId, SelectorId, SelectorSet, reserved};
 
 pub use ask::{DnsNames, DnsRule, DnsRuleKind, DnsVerdict};
 pub use fqdn_set::IdentityEntry;
+pub use judge::{Flow, FlowVerdict, Outcome};
 pub use l4::{L4, PortPrefix, Protocol, UnknownProtocol};
+pub use l7_grant::L7Grant;
 pub(crate) use layers::{Layer, lookup, resolve};
 pub use nearest::DeniedFlow;
 pub use origin::{PolicyKind, PolicyRef, RuleOrigin, RuleSet};
+pub use precedence::{Level, Precedence};
 pub use selectors::Selectors;
 
 use crate::fqdn::Fqdn;
@@ -70,32 +77,6 @@ pub enum Action {
     Deny,
     /// It is handed to the DNS proxy.
     RedirectDns,
-}
-
-/// Who wins where several entries match: the higher one. Upper 24 bits: tier and priority (0 for
-/// the tier all policies share); low byte as in Cilium's `pkg/policy/types/entry.go`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Precedence(u32);
-
-impl Precedence {
-    /// The precedence of an action in the tier that Cilium and Kubernetes policies share.
-    pub const fn of(action: Action) -> Self {
-        Self(match action {
-            Action::Deny => 255,
-            Action::RedirectDns => 121,
-            Action::Allow => 1,
-        })
-    }
-
-    /// The number as the POLICY map holds it.
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-
-    /// A number read back from the kernel.
-    pub const fn from_raw(raw: u32) -> Self {
-        Self(raw)
-    }
 }
 
 /// Index into [`EndpointPolicy::rule_sets`].
@@ -148,6 +129,9 @@ pub struct EndpointPolicy {
     pub selectors: Selectors,
     /// Which names may be asked where, sorted by server ([`EndpointPolicy::sorted`]).
     pub dns_rules: Vec<DnsRule>,
+    /// What is allowed only to whom a proxy lets pass ([`EndpointPolicy::sorted`]). There is no
+    /// entry for it: without the proxy it is refused.
+    pub needs_proxy: Vec<L7Grant>,
 }
 
 impl EndpointPolicy {
@@ -157,6 +141,8 @@ impl EndpointPolicy {
     pub fn sorted(mut self) -> Self {
         self.entries.sort_unstable();
         self.dns_rules.sort_by_key(|rule| rule.server);
+        self.needs_proxy
+            .sort_by_key(|grant| (grant.direction, grant.peer, grant.l4));
         self
     }
 

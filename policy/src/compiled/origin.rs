@@ -13,14 +13,25 @@ pub enum PolicyKind {
     CiliumNetworkPolicy,
     /// `cilium.io/v2`, for the whole cluster.
     CiliumClusterwideNetworkPolicy,
+    /// `networking.k8s.io/v1`, in a namespace.
+    NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`, for the whole cluster.
+    ClusterNetworkPolicy,
 }
 
 impl PolicyKind {
+    /// Whether policies of this kind live in a namespace.
+    pub const fn is_namespaced(self) -> bool {
+        matches!(self, Self::CiliumNetworkPolicy | Self::NetworkPolicy)
+    }
+
     /// The `kind` of the Kubernetes object.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 }

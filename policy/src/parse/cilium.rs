@@ -2,21 +2,23 @@
 //!
 //! In:  the object of one policy.
 //! Out: a [`Policy`] in the form all languages share.
-//! Not here: peers, ports, labels (siblings).
+//! Not here: elements of its sections (`clause`), peers, ports, labels (siblings).
 //!
 //! Fields and their absence: `pkg/policy/api/rule.go` and `rule_validation.go` of Cilium 1.20.
 
 use std::sync::Arc;
 
+use identity::source;
+
 use super::{
-    Limits, Problem, document,
-    fields::{Cursor, Reader},
-    labels, peers, ports,
-    tree::Value,
+    Limits, Problem, clause, document,
+    fields::{Cursor, Fields, Reader},
+    labels,
 };
 use crate::{
     compiled::{Direction, PolicyKind},
-    model::{Clause, Peers, Policy, Ports, Rule},
+    model::{Clause, Effect, Policy, Rule, Tier},
+    selector::{LabelKey, LabelSelector, Operator, Requirement},
 };
 
 /// What peers and subjects of a policy are relative to.
@@ -68,62 +70,54 @@ pub(super) fn policy(
 fn rule(reader: &mut Reader, at: &Cursor<'_>, mut scope: Scope<'_>) -> Option<Rule> {
     const FIELDS: &[&str] = &[
         "endpointSelector",
+        "nodeSelector",
         "ingress",
+        "ingressDeny",
         "egress",
+        "egressDeny",
         "enableDefaultDeny",
         "description",
         "labels",
         "log",
     ];
-    const LATER: &[&str] = &["nodeSelector", "ingressDeny", "egressDeny"];
-    let fields = reader.fields(at, FIELDS, LATER)?;
-    let subject = match fields.get("endpointSelector") {
-        Some(selector) => labels::selector(reader, selector),
-        None => {
-            reader.problem(at, Problem::Missing("endpointSelector"));
-            None
-        }
-    };
+    let fields = reader.fields(at, FIELDS, &[])?;
+    let subject = subject(reader, at, &fields, &scope);
     scope.subject_is_init = subject.as_ref().is_some_and(|selector| {
-        selector
-            .requirements()
-            .iter()
-            .any(|r| &*r.key.source == "reserved" && &*r.key.key == "init")
+        let mut keys = selector.requirements().iter().map(|r| &r.key);
+        keys.any(|key| &*key.source == source::RESERVED && &*key.key == "init")
     });
-    let mut section = |name: &str, direction| {
+    let mut section = |name: &str, direction, effect| {
         fields.get(name).map_or_else(
             || Some(Vec::new()),
-            |list| clauses(reader, list, direction, &scope),
+            |list| clauses(reader, list, direction, effect, &scope),
         )
     };
-    let ingress = section("ingress", Direction::Ingress);
-    let egress = section("egress", Direction::Egress);
+    let ingress = section("ingress", Direction::Ingress, Effect::Allow);
+    let ingress_deny = section("ingressDeny", Direction::Ingress, Effect::Deny);
+    let egress = section("egress", Direction::Egress, Effect::Allow);
+    let egress_deny = section("egressDeny", Direction::Egress, Effect::Deny);
     let default_deny = fields
         .get("enableDefaultDeny")
         .and_then(|c| default_deny(reader, c))
         .unwrap_or_default();
-    for name in ["description"] {
-        if let Some(text) = fields.get(name) {
-            reader.string(text);
-        }
+    if let Some(text) = fields.get("description") {
+        reader.string(text);
     }
     if let Some(list) = fields.get("labels") {
-        reader.list(list);
+        rule_labels(reader, list);
     }
     let log = fields.get("log").and_then(|c| log_value(reader, c));
-    let (ingress, egress) = (ingress?, egress?);
+    let (mut ingress, mut egress) = (ingress?, egress?);
+    ingress.extend(ingress_deny?);
+    egress.extend(egress_deny?);
     if ingress.is_empty() && egress.is_empty() {
-        // Sections of a later version were reported already; they would have counted.
-        const LATER_SECTIONS: [&str; 2] = ["ingressDeny", "egressDeny"];
-        let has_later = matches!(&at.node.value, Value::Map(members)
-            if members.iter().any(|m| LATER_SECTIONS.contains(&&*m.key)));
-        if !has_later {
-            reader.problem(at, Problem::NoSection);
-        }
+        reader.problem(at, Problem::NoSection);
         return None;
     }
     Some(Rule {
-        subject: subject?.scoped_to_subject(scope.namespace),
+        subject: subject?,
+        tier: Tier::Normal,
+        // A deny element turns it on like any other; the flag alone does nothing.
         default_deny_ingress: default_deny.0.unwrap_or(true) && !ingress.is_empty(),
         default_deny_egress: default_deny.1.unwrap_or(true) && !egress.is_empty(),
         ingress,
@@ -131,6 +125,66 @@ fn rule(reader: &mut Reader, at: &Cursor<'_>, mut scope: Scope<'_>) -> Option<Ru
         log,
         line: at.line(),
     })
+}
+
+/// `endpointSelector` or, for the node itself, `nodeSelector`.
+fn subject(
+    reader: &mut Reader,
+    at: &Cursor<'_>,
+    fields: &Fields<'_>,
+    scope: &Scope<'_>,
+) -> Option<LabelSelector> {
+    match (fields.get("endpointSelector"), fields.get("nodeSelector")) {
+        (Some(selector), None) => {
+            Some(labels::selector(reader, selector)?.scoped_to_subject(scope.namespace))
+        }
+        (None, Some(selector)) if scope.namespace.is_some() => {
+            let problem = Problem::Refused {
+                what: "nodeSelector".into(),
+                why: "belongs into a CiliumClusterwideNetworkPolicy: nodes have no namespace",
+            };
+            reader.problem(selector, problem);
+            None
+        }
+        (None, Some(selector)) => {
+            let nodes = labels::selector(reader, selector)?;
+            Some(LabelSelector::new(
+                nodes.requirements().iter().cloned().chain([Requirement {
+                    key: LabelKey {
+                        source: source::RESERVED.into(),
+                        key: "host".into(),
+                    },
+                    operator: Operator::Exists,
+                }]),
+            ))
+        }
+        (Some(_), Some(_)) => {
+            reader.problem(
+                at,
+                Problem::ExactlyOne("`endpointSelector` and `nodeSelector`"),
+            );
+            None
+        }
+        (None, None) => {
+            reader.problem(at, Problem::Missing("endpointSelector"));
+            None
+        }
+    }
+}
+
+/// Free labels of the rule: checked, and without effect.
+fn rule_labels(reader: &mut Reader, at: &Cursor<'_>) {
+    for item in reader.list(at).unwrap_or_default() {
+        let Some(fields) = reader.fields(&item, &["key", "value", "source"], &[]) else {
+            continue;
+        };
+        if fields.get("key").is_none() {
+            reader.problem(&item, Problem::Missing("key"));
+        }
+        for name in ["key", "value", "source"] {
+            reader.text(fields.get(name));
+        }
+    }
 }
 
 /// `enableDefaultDeny`: ingress, egress.
@@ -155,75 +209,14 @@ fn clauses(
     reader: &mut Reader,
     at: &Cursor<'_>,
     direction: Direction,
+    effect: Effect,
     scope: &Scope<'_>,
 ) -> Option<Vec<Clause>> {
     let items = reader.list(at)?;
     let count = items.len();
     let clauses: Vec<_> = items
         .iter()
-        .filter_map(|item| clause(reader, item, direction, scope))
+        .filter_map(|item| clause::read(reader, item, direction, effect, scope))
         .collect();
     (clauses.len() == count).then_some(clauses)
-}
-
-fn clause(
-    reader: &mut Reader,
-    at: &Cursor<'_>,
-    direction: Direction,
-    scope: &Scope<'_>,
-) -> Option<Clause> {
-    const INGRESS: &[&str] = &[
-        "fromEndpoints",
-        "fromCIDR",
-        "fromCIDRSet",
-        "fromEntities",
-        "toPorts",
-        "icmps",
-    ];
-    const INGRESS_LATER: &[&str] = &["fromGroups", "fromNodes", "fromRequires", "authentication"];
-    const EGRESS: &[&str] = &[
-        "toFQDNs",
-        "toEndpoints",
-        "toCIDR",
-        "toCIDRSet",
-        "toEntities",
-        "toPorts",
-        "icmps",
-    ];
-    const EGRESS_LATER: &[&str] = &[
-        "toServices",
-        "toGroups",
-        "toNodes",
-        "toRequires",
-        "authentication",
-    ];
-    let errors = reader.errors.len();
-    let (known, later) = match direction {
-        Direction::Ingress => (INGRESS, INGRESS_LATER),
-        Direction::Egress => (EGRESS, EGRESS_LATER),
-    };
-    let fields = reader.fields(at, known, later)?;
-    let peers = peers::read(reader, at, &fields, known, scope)?;
-    let (to_ports, icmps) = (fields.get("toPorts"), fields.get("icmps"));
-    if to_ports.is_some()
-        && let Some(icmps) = icmps
-    {
-        reader.problem(icmps, Problem::IcmpWithPorts);
-    }
-    let ports = match (to_ports, icmps) {
-        (Some(list), _) => ports::to_ports(reader, list, direction)?,
-        (None, Some(list)) => super::icmp::read(reader, list)?,
-        (None, None) => Ports::All,
-    };
-    // No peers and no ports: `{}` selects nobody. Ports alone: these ports of everybody.
-    let peers = match (peers, &ports) {
-        (None, Ports::All) => Peers::Nobody,
-        (None, _) => Peers::Any,
-        (Some(peers), _) => peers,
-    };
-    (reader.errors.len() == errors).then_some(Clause {
-        peers,
-        ports,
-        line: at.line(),
-    })
 }

@@ -2,19 +2,25 @@
 //!
 //! In:  the root of a document, or an item of a `List`.
 //! Out: a policy, a note that it is none, or a mistake.
-//! Not here: the `spec` of a policy (`cilium`).
+//! Not here: the `spec` of a policy (`cilium`, `network_policy`, `cluster_policy`).
 
 use std::sync::Arc;
 
 use super::{
-    Limits, Note, ParsedFile, Problem, cilium,
+    Limits, Note, ParsedFile, Problem, cidr_group, cilium, cluster_policy,
     fields::{Cursor, Reader},
+    network_policy,
     tree::Value,
 };
 use crate::compiled::{PolicyKind, PolicyRef};
 
 const CILIUM_GROUP: &str = "cilium.io/";
 const CILIUM_V2: &str = "cilium.io/v2";
+const CILIUM_V2ALPHA1: &str = "cilium.io/v2alpha1";
+const KUBERNETES_GROUP: &str = "networking.k8s.io/";
+const KUBERNETES_V1: &str = "networking.k8s.io/v1";
+const CLUSTER_GROUP: &str = "policy.networking.k8s.io/";
+const CLUSTER_V1ALPHA2: &str = "policy.networking.k8s.io/v1alpha2";
 
 /// Objects of the `cilium.io` group that are not policies.
 const CILIUM_OTHERS: &[&str] = &[
@@ -24,7 +30,6 @@ const CILIUM_OTHERS: &[&str] = &[
     "CiliumBGPNodeConfigOverride",
     "CiliumBGPPeerConfig",
     "CiliumBGPPeeringPolicy",
-    "CiliumCIDRGroup",
     "CiliumClusterwideEnvoyConfig",
     "CiliumEgressGatewayPolicy",
     "CiliumEndpoint",
@@ -41,12 +46,7 @@ const CILIUM_OTHERS: &[&str] = &[
 ];
 
 /// Policies of other languages: passing them over would leave open what they close.
-const POLICIES_OF_OTHERS: &[(&str, &str)] = &[
-    ("networking.k8s.io/", "NetworkPolicy"),
-    ("policy.networking.k8s.io/", "ClusterNetworkPolicy"),
-    ("policy.networking.k8s.io/", "AdminNetworkPolicy"),
-    ("policy.networking.k8s.io/", "BaselineAdminNetworkPolicy"),
-];
+const POLICIES_OF_OTHERS: &[&str] = &["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
 
 pub(super) fn read(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits, parsed: &mut ParsedFile) {
     let members = match &at.node.value {
@@ -67,18 +67,60 @@ pub(super) fn read(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits, parsed
     let (Some(kind), api_version) = (text("kind"), text("apiVersion").unwrap_or("")) else {
         return reader.problem(at, Problem::NotAnObject);
     };
-    match kind {
-        "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy" if api_version == CILIUM_V2 => {
-            let policy_kind = if kind == "CiliumNetworkPolicy" {
-                PolicyKind::CiliumNetworkPolicy
-            } else {
-                PolicyKind::CiliumClusterwideNetworkPolicy
-            };
-            parsed
-                .policies
-                .extend(cilium::policy(reader, at, policy_kind, limits));
+    let kinds = [
+        ("CiliumNetworkPolicy", CILIUM_GROUP, CILIUM_V2),
+        ("CiliumClusterwideNetworkPolicy", CILIUM_GROUP, CILIUM_V2),
+        ("CiliumCIDRGroup", CILIUM_GROUP, CILIUM_V2),
+        ("NetworkPolicy", KUBERNETES_GROUP, KUBERNETES_V1),
+        ("ClusterNetworkPolicy", CLUSTER_GROUP, CLUSTER_V1ALPHA2),
+    ];
+    let ours = kinds
+        .into_iter()
+        .find(|(own, group, _)| *own == kind && api_version.starts_with(group));
+    // `CiliumCIDRGroup` had another version before, with the same fields.
+    if let Some((_, _, expected)) = ours
+        && api_version != expected
+        && !(kind == "CiliumCIDRGroup" && api_version == CILIUM_V2ALPHA1)
+    {
+        let problem = Problem::ApiVersion {
+            kind: kind.into(),
+            found: api_version.into(),
+            expected,
+        };
+        return reader.problem(at, problem);
+    }
+    match (ours, kind) {
+        (Some(_), "CiliumNetworkPolicy") => {
+            let kind = PolicyKind::CiliumNetworkPolicy;
+            let policy = cilium::policy(reader, at, kind, limits);
+            parsed.policies.extend(policy);
         }
-        "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy" => {
+        (Some(_), "CiliumClusterwideNetworkPolicy") => {
+            let kind = PolicyKind::CiliumClusterwideNetworkPolicy;
+            let policy = cilium::policy(reader, at, kind, limits);
+            parsed.policies.extend(policy);
+        }
+        (Some(_), "NetworkPolicy") => {
+            let policy = network_policy::policy(reader, at, limits);
+            parsed.policies.extend(policy);
+        }
+        (Some(_), "ClusterNetworkPolicy") => {
+            let policy = cluster_policy::policy(reader, at, limits);
+            parsed.policies.extend(policy);
+        }
+        (Some(_), _) => parsed.groups.extend(cidr_group::read(reader, at)),
+        (None, _) if is_list(kind, api_version) => list(reader, at, limits, parsed),
+        (None, _)
+            if api_version.starts_with(CLUSTER_GROUP) && POLICIES_OF_OTHERS.contains(&kind) =>
+        {
+            let problem = Problem::Refused {
+                what: format!("kind: {kind}"),
+                why: "was replaced by ClusterNetworkPolicy; write its tier, priority and rules there",
+            };
+            reader.problem(at, problem);
+        }
+        // Cilium's kinds are known by their name too: in another group they are a mistake.
+        (None, "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy") => {
             let problem = Problem::ApiVersion {
                 kind: kind.into(),
                 found: api_version.into(),
@@ -86,21 +128,14 @@ pub(super) fn read(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits, parsed
             };
             reader.problem(at, problem);
         }
-        _ if is_list(kind, api_version) => list(reader, at, limits, parsed),
-        _ if POLICIES_OF_OTHERS
-            .iter()
-            .any(|(group, other)| *other == kind && api_version.starts_with(group)) =>
-        {
-            reader.problem(at, Problem::Unsupported(format!("kind: {kind}")));
-        }
-        _ if api_version.starts_with(CILIUM_GROUP) && !CILIUM_OTHERS.contains(&kind) => {
+        (None, _) if api_version.starts_with(CILIUM_GROUP) && !CILIUM_OTHERS.contains(&kind) => {
             let problem = Problem::UnknownKind {
                 api_version: api_version.into(),
                 kind: kind.into(),
             };
             reader.problem(at, problem);
         }
-        _ => parsed.notes.push(Note {
+        (None, _) => parsed.notes.push(Note {
             file: Arc::clone(&reader.file),
             line: at.line(),
             what: format!("{api_version} {kind}").trim().to_owned(),
@@ -109,12 +144,18 @@ pub(super) fn read(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits, parsed
 }
 
 fn is_list(kind: &str, api_version: &str) -> bool {
-    (kind == "List" && api_version == "v1")
-        || (api_version == CILIUM_V2
-            && matches!(
-                kind,
-                "CiliumNetworkPolicyList" | "CiliumClusterwideNetworkPolicyList"
-            ))
+    let known = match api_version {
+        "v1" => &["List"][..],
+        CILIUM_V2 => &[
+            "CiliumNetworkPolicyList",
+            "CiliumClusterwideNetworkPolicyList",
+            "CiliumCIDRGroupList",
+        ],
+        KUBERNETES_V1 => &["NetworkPolicyList"],
+        CLUSTER_V1ALPHA2 => &["ClusterNetworkPolicyList"],
+        _ => &[],
+    };
+    known.contains(&kind)
 }
 
 fn list(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits, parsed: &mut ParsedFile) {
@@ -150,11 +191,11 @@ pub(super) fn metadata(
         return None;
     };
     let name = object_name(reader, name)?;
-    let namespace = match (kind, find("namespace")) {
-        (PolicyKind::CiliumNetworkPolicy, Some(namespace)) => object_name(reader, namespace)?,
-        (PolicyKind::CiliumNetworkPolicy, None) => &limits.default_namespace,
-        (PolicyKind::CiliumClusterwideNetworkPolicy, None) => "",
-        (PolicyKind::CiliumClusterwideNetworkPolicy, Some(namespace)) => {
+    let namespace = match (kind.is_namespaced(), find("namespace")) {
+        (true, Some(namespace)) => object_name(reader, namespace)?,
+        (true, None) => &limits.default_namespace,
+        (false, None) => "",
+        (false, Some(namespace)) => {
             reader.problem(namespace, Problem::NamespaceOnClusterwide);
             return None;
         }
@@ -167,7 +208,7 @@ pub(super) fn metadata(
 }
 
 /// A DNS subdomain (RFC 1123), as Kubernetes wants it.
-fn object_name<'a>(reader: &mut Reader, at: &Cursor<'a>) -> Option<&'a str> {
+pub(super) fn object_name<'a>(reader: &mut Reader, at: &Cursor<'a>) -> Option<&'a str> {
     let text = reader.string(at)?;
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let valid = text.len() <= 253

@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::fqdn::NameError;
+use crate::{fqdn::NameError, l7::RegexError};
 
 /// One mistake in one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +137,7 @@ pub enum Problem {
     #[error("the policy has neither `spec` nor `specs`")]
     NoSpec,
     /// A rule without any section.
-    #[error("the rule has no `ingress` and no `egress` element")]
+    #[error("the rule has no `ingress`, `ingressDeny`, `egress` or `egressDeny` element")]
     NoSection,
     /// A cluster-wide policy with a namespace.
     #[error("a cluster-wide policy has no namespace")]
@@ -222,6 +222,28 @@ pub enum Problem {
         /// What it needs.
         needs: &'static str,
     },
+    /// None, or several, of fields that exclude each other.
+    #[error("exactly one of {0} is needed")]
+    ExactlyOne(&'static str),
+    /// Part of the language that cannot be enforced, or not in this place.
+    #[error("`{what}` {why}")]
+    Refused {
+        /// What is written.
+        what: String,
+        /// Why it cannot be.
+        why: &'static str,
+    },
+    /// A bad regular expression.
+    #[error(transparent)]
+    Regex(#[from] RegexError),
+    /// A value that is not of the form its field has.
+    #[error("`{found}` is not {expected}")]
+    Form {
+        /// What is there.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// A `log.value` flow records cannot carry.
     #[error("a log value has at most 32 printable characters")]
     LogValue,
@@ -245,6 +267,7 @@ impl Problem {
                 suggestion: Some(known),
                 ..
             } => format!("did you mean `{known}`?"),
+            Self::ExactlyOne(_) => "keep one, and write a separate element for another".into(),
             Self::Unsupported(_) => "remove it, or use a release that supports it".into(),
             Self::ApiVersion { expected, .. } => format!("write `apiVersion: {expected}`"),
             Self::NotAnObject => "a policy starts with `apiVersion`, `kind` and `metadata`".into(),

@@ -14,10 +14,15 @@ use super::{
 /// How many mistakes one file reports.
 pub(super) const MAX_ERRORS: usize = 20;
 
+/// How many regular expressions one file may hold.
+pub(super) const MAX_REGEXES: usize = 2000;
+
 /// Collects mistakes; knows the file.
 pub(super) struct Reader {
     pub(super) file: Arc<str>,
     pub(super) errors: Vec<PolicyError>,
+    /// Regular expressions read so far; a file may hold [`MAX_REGEXES`].
+    pub(super) regexes: usize,
 }
 
 /// A node and the path that leads to it.
@@ -106,6 +111,10 @@ impl Reader {
         }
         self.wrong_type(at, "a string");
         None
+    }
+
+    pub(super) fn text(&mut self, at: Option<&Cursor<'_>>) -> Option<Arc<str>> {
+        Some(self.string(at?)?.into())
     }
 
     pub(super) fn boolean(&mut self, at: &Cursor<'_>) -> Option<bool> {

@@ -7,12 +7,17 @@
 //! A file is held to what the CRD schema *and* the parser of Cilium 1.20 accept, and to what this
 //! version supports: a field that would be ignored is a mistake. One mistake fails the file.
 
+mod cidr_group;
 mod cilium;
+mod clause;
+mod cluster_policy;
 mod document;
 mod error;
 mod fields;
 mod icmp;
+mod l7;
 mod labels;
+mod network_policy;
 mod peers;
 mod ports;
 mod tree;
@@ -22,7 +27,10 @@ use std::sync::Arc;
 pub use error::{PolicyError, Problem};
 use fields::Reader;
 
-use crate::{model::Policy, selector::DEFAULT_CLUSTER};
+use crate::{
+    model::{CidrGroup, Policy},
+    selector::DEFAULT_CLUSTER,
+};
 
 /// What a file may cost, and what it does not say itself.
 #[derive(Clone, Debug)]
@@ -56,6 +64,8 @@ impl Default for Limits {
 pub struct ParsedFile {
     /// The policies, in order.
     pub policies: Vec<Policy>,
+    /// The groups of prefixes, in order.
+    pub groups: Vec<CidrGroup>,
     /// Documents that are not policies and were passed over.
     pub notes: Vec<Note>,
 }
@@ -101,6 +111,7 @@ pub fn bytes(
     let mut reader = Reader {
         file: file_name.into(),
         errors: Vec::new(),
+        regexes: 0,
     };
     let parsed = read(&mut reader, bytes, limits);
     if reader.errors.is_empty() {

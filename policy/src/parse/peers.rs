@@ -11,13 +11,15 @@ use ipnet::IpNet;
 use super::{
     Problem,
     cilium::Scope,
+    document::object_name,
     fields::{Cursor, Fields, Reader},
     labels,
     tree::Value,
 };
 use crate::{
     fqdn::NameSelector,
-    model::{Entity, Located, Peers, Prefix},
+    model::{Entity, Located, Peers, Prefix, PrefixRule, ServiceSelector},
+    selector::LabelSelector,
 };
 
 pub(super) fn read(
@@ -29,7 +31,12 @@ pub(super) fn read(
 ) -> Option<Option<Peers>> {
     let written: Vec<(&'static str, &Cursor<'_>)> = known
         .iter()
-        .filter(|name| !matches!(**name, "toPorts" | "icmps"))
+        .filter(|name| {
+            !matches!(
+                **name,
+                "toPorts" | "icmps" | "authentication" | "fromRequires" | "toRequires"
+            )
+        })
         .filter_map(|name| Some((*name, fields.get(name)?)))
         .collect();
     let is_empty =
@@ -53,13 +60,25 @@ pub(super) fn read(
         }
         "fromCIDR" | "toCIDR" => Peers::Prefixes(all(reader, &items, |reader, item| {
             let prefix = address_range(reader, item)?;
-            Some(Prefix {
+            Some(PrefixRule::Cidr(Prefix {
                 prefix,
                 except: Vec::new(),
-            })
+            }))
         })?),
         "fromCIDRSet" | "toCIDRSet" => Peers::Prefixes(all(reader, &items, prefix_set)?),
         "fromEntities" | "toEntities" => Peers::Entities(all(reader, &items, entity)?),
+        "fromNodes" | "toNodes" => Peers::Nodes(all(reader, &items, |reader, item| {
+            Some(labels::selector(reader, item)?.scoped_to_nodes("remote-node"))
+        })?),
+        "fromGroups" | "toGroups" => {
+            let problem = Problem::Refused {
+                what: (*name).into(),
+                why: "asks a cloud provider for addresses, which is not done here; write the prefixes, or a CiliumCIDRGroup that something keeps up to date",
+            };
+            reader.problem(at, problem);
+            return None;
+        }
+        "toServices" => Peers::Services(all(reader, &items, service)?),
         _ => Peers::Names(all(reader, &items, fqdn)?),
     };
     // `toEndpoints: []` beside `toCIDR: [..]` selects nobody.
@@ -69,7 +88,7 @@ pub(super) fn read(
     Some(Some(peers))
 }
 
-fn all<T>(
+pub(super) fn all<T>(
     reader: &mut Reader,
     items: &[Cursor<'_>],
     mut read: impl FnMut(&mut Reader, &Cursor<'_>) -> Option<T>,
@@ -102,7 +121,7 @@ fn entity(reader: &mut Reader, at: &Cursor<'_>) -> Option<Entity> {
     found
 }
 
-fn address_range(reader: &mut Reader, at: &Cursor<'_>) -> Option<IpNet> {
+pub(super) fn address_range(reader: &mut Reader, at: &Cursor<'_>) -> Option<IpNet> {
     let text = reader.string(at)?;
     let Ok(prefix) = text.parse::<IpNet>() else {
         reader.problem(at, Problem::Prefix(text.into()));
@@ -118,41 +137,105 @@ fn address_range(reader: &mut Reader, at: &Cursor<'_>) -> Option<IpNet> {
     Some(prefix.trunc())
 }
 
-fn prefix_set(reader: &mut Reader, at: &Cursor<'_>) -> Option<Prefix> {
-    let fields = reader.fields(
-        at,
-        &["cidr", "except"],
-        &["cidrGroupRef", "cidrGroupSelector"],
-    )?;
-    let Some(cidr) = fields.get("cidr") else {
-        let Value::Map(members) = &at.node.value else {
-            return None;
-        };
-        // A group would have been the address; it is reported as unsupported already.
-        if !members.iter().any(|m| m.key.starts_with("cidrGroup")) {
-            reader.problem(at, Problem::Missing("cidr"));
-        }
-        return None;
+fn prefix_set(reader: &mut Reader, at: &Cursor<'_>) -> Option<PrefixRule> {
+    const FIELDS: &[&str] = &["cidr", "cidrGroupRef", "cidrGroupSelector", "except"];
+    let errors = reader.errors.len();
+    let fields = reader.fields(at, FIELDS, &[])?;
+    let written = (
+        fields.get("cidr"),
+        fields.get("cidrGroupRef"),
+        fields.get("cidrGroupSelector"),
+    );
+    let except = |reader: &mut Reader, inside| {
+        fields
+            .get("except")
+            .map_or_else(|| Some(Vec::new()), |list| except(reader, list, inside))
     };
-    let prefix = address_range(reader, cidr)?;
-    let mut except = Vec::new();
-    if let Some(list) = fields.get("except") {
-        for item in reader.list(list)? {
-            let out = address_range(reader, &item)?;
-            if !prefix.contains(&out) {
-                let problem = Problem::ExceptOutside {
-                    except: out.to_string(),
-                    prefix: prefix.to_string(),
-                };
-                reader.problem(&item, problem);
-                return None;
-            }
-            except.push(out);
+    let rule = match written {
+        (Some(cidr), None, None) => {
+            let prefix = address_range(reader, cidr)?;
+            let except = except(reader, Some(prefix))?;
+            PrefixRule::Cidr(Prefix { prefix, except })
         }
+        (None, Some(name), None) => PrefixRule::Group {
+            name: object_name(reader, name)?.into(),
+            except: except(reader, None)?,
+        },
+        (None, None, Some(selector)) => PrefixRule::Groups {
+            selector: labels::selector(reader, selector)?,
+            except: except(reader, None)?,
+        },
+        _ => {
+            let problem = Problem::ExactlyOne("`cidr`, `cidrGroupRef` and `cidrGroupSelector`");
+            reader.problem(at, problem);
+            return None;
+        }
+    };
+    (reader.errors.len() == errors).then_some(rule)
+}
+
+/// Exceptions, each inside of `inside` where that is known.
+pub(super) fn except(
+    reader: &mut Reader,
+    at: &Cursor<'_>,
+    inside: Option<IpNet>,
+) -> Option<Vec<IpNet>> {
+    let mut except = Vec::new();
+    for item in reader.list(at)? {
+        let out = address_range(reader, &item)?;
+        if let Some(prefix) = inside
+            && !prefix.contains(&out)
+        {
+            let problem = Problem::ExceptOutside {
+                except: out.to_string(),
+                prefix: prefix.to_string(),
+            };
+            reader.problem(&item, problem);
+            return None;
+        }
+        except.push(out);
     }
     except.sort_unstable();
     except.dedup();
-    Some(Prefix { prefix, except })
+    Some(except)
+}
+
+fn service(reader: &mut Reader, at: &Cursor<'_>) -> Option<ServiceSelector> {
+    let fields = reader.fields(at, &["k8sService", "k8sServiceSelector"], &[])?;
+    let namespace = |reader: &mut Reader, at: Option<&Cursor<'_>>| {
+        reader.text(at).filter(|namespace| !namespace.is_empty())
+    };
+    match (fields.get("k8sService"), fields.get("k8sServiceSelector")) {
+        (Some(by_name), None) => {
+            let fields = reader.fields(by_name, &["serviceName", "namespace"], &[])?;
+            let Some(name) = fields.get("serviceName") else {
+                reader.problem(by_name, Problem::Missing("serviceName"));
+                return None;
+            };
+            Some(ServiceSelector {
+                namespace: namespace(reader, fields.get("namespace")),
+                name: Some(object_name(reader, name)?.into()),
+                labels: LabelSelector::default(),
+            })
+        }
+        (None, Some(by_labels)) => {
+            let fields = reader.fields(by_labels, &["selector", "namespace"], &[])?;
+            let Some(selector) = fields.get("selector") else {
+                reader.problem(by_labels, Problem::Missing("selector"));
+                return None;
+            };
+            Some(ServiceSelector {
+                namespace: namespace(reader, fields.get("namespace")),
+                name: None,
+                labels: labels::selector(reader, selector)?,
+            })
+        }
+        _ => {
+            let problem = Problem::ExactlyOne("`k8sService` and `k8sServiceSelector`");
+            reader.problem(at, problem);
+            None
+        }
+    }
 }
 
 fn fqdn(reader: &mut Reader, at: &Cursor<'_>) -> Option<NameSelector> {

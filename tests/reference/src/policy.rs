@@ -1,7 +1,7 @@
 //! Policies decided by reading every rule for one packet.
 //!
 //! In:  parsed policies, the endpoint's labels, what is true about one peer, one packet.
-//! Out: allowed, redirected to the DNS proxy, or not allowed; and which names may be asked.
+//! Out: allowed, redirected to a proxy, denied or not allowed; and which names may be asked.
 //! Not here: identities, entries, prefixes of ports: nothing is compiled.
 
 use std::net::IpAddr;
@@ -10,7 +10,10 @@ use identity::{Label, LabelSet, source};
 use policy::{
     compiled::{Direction, Protocol},
     fqdn::{Fqdn, NameSelector},
-    model::{Clause, Entity, Peers, Policy, PortRange, PortRule, Ports, Rule},
+    model::{
+        Clause, Effect, Entity, NamedPort, Peers, Policy, PortRange, PortRule, Ports, PrefixRule,
+        Rule, Tier,
+    },
     selector::{CLUSTER, LabelSelector, complete},
 };
 
@@ -43,8 +46,12 @@ pub enum Judgement {
     Allowed,
     /// It goes to the DNS proxy.
     Redirected,
+    /// It goes to another proxy, and some rule about what is inside may allow it.
+    NeedsProxy,
     /// No rule allows it.
     NotAllowed,
+    /// A rule denies it.
+    Denied,
 }
 
 /// The endpoint and everything that selects it.
@@ -58,49 +65,160 @@ pub struct Situation<'a> {
     pub cluster: &'a str,
     /// The local node may come in unless denied.
     pub allow_local_host: bool,
+    /// The ports that the endpoint's own containers have names for.
+    pub own_ports: Vec<(&'static str, Protocol, u16)>,
+    /// The same of workloads with these labels.
+    pub ports: Vec<(LabelSet, &'static str, Protocol, u16)>,
 }
 
 impl Situation<'_> {
     /// What happens to a packet.
     pub fn judge(&self, packet: &Packet) -> Judgement {
+        let decided = self.decide(packet);
+        let to_dns = matches!(packet.proto, Protocol::Udp | Protocol::Tcp) && packet.port == 53;
+        let steered = packet.direction == Direction::Egress && to_dns && self.learns();
+        if decided == Judgement::Allowed && steered {
+            return Judgement::Redirected;
+        }
+        decided
+    }
+
+    /// One tier after the other, without steering.
+    fn decide(&self, packet: &Packet) -> Judgement {
+        for admin in [true, false] {
+            if !admin {
+                let normal = self.normal(packet);
+                if normal != Judgement::NotAllowed || self.default_deny(packet.direction) {
+                    return normal;
+                }
+            }
+            if let Some(effect) = self.first_in_order(packet, admin) {
+                match effect {
+                    Effect::Allow => return Judgement::Allowed,
+                    Effect::Deny => return Judgement::Denied,
+                    Effect::Pass => {}
+                }
+            }
+        }
+        Judgement::Allowed
+    }
+
+    /// The first clause of a tier with an order that matches; at one place deny comes before
+    /// allow, and allow before pass.
+    fn first_in_order(&self, packet: &Packet, admin: bool) -> Option<Effect> {
+        let mut found: Vec<(u16, u16, u8, Effect)> = Vec::new();
+        for rule in self.rules() {
+            let priority = match rule.tier {
+                Tier::Admin(priority) if admin => priority,
+                Tier::Baseline(priority) if !admin => priority,
+                _ => continue,
+            };
+            for clause in rule.clauses(packet.direction) {
+                if self.clause_matches(clause, packet) {
+                    let rank = match clause.effect {
+                        Effect::Deny => 0,
+                        Effect::Allow => 1,
+                        Effect::Pass => 2,
+                    };
+                    found.push((priority, clause.order, rank, clause.effect));
+                }
+            }
+        }
+        found.sort_by_key(|(priority, order, rank, _)| (*priority, *order, *rank));
+        found.first().map(|(.., effect)| *effect)
+    }
+
+    /// The tier where all rules speak at once and deny wins. `NotAllowed` when none speaks.
+    fn normal(&self, packet: &Packet) -> Judgement {
         let direction = packet.direction;
-        let mut allowed = !self.default_deny(direction);
-        let mut redirected = false;
+        let (mut allowed, mut denied, mut redirected, mut proxied) = (false, false, false, false);
         for clause in self.clauses(direction) {
             if !self.peers_match(&clause.peers, &packet.peer) {
                 continue;
             }
+            let mut hit = |denies: bool| {
+                denied |= denies;
+                allowed |= !denies;
+            };
+            let denies = clause.effect == Effect::Deny;
             match &clause.ports {
-                Ports::All => allowed = true,
+                Ports::All => hit(denies),
                 Ports::Icmp(types) => {
-                    allowed |= types.iter().any(|(proto, kind)| {
+                    let is_type = |(proto, kind): &(Protocol, u8)| {
                         (*proto, u16::from(*kind)) == (packet.proto, packet.port)
-                    });
+                    };
+                    if types.iter().any(is_type) {
+                        hit(denies);
+                    }
                 }
                 Ports::Rules(rules) => {
                     for rule in rules {
-                        let hit = rule.ports.iter().any(|range| matches(*range, packet));
-                        match &rule.dns {
-                            _ if !hit => {}
-                            None => allowed = true,
-                            Some(_) => redirected |= packet.proto != Protocol::Sctp,
+                        if !self.port_matches(rule, packet) {
+                            continue;
+                        }
+                        match (&rule.dns, &rule.l7) {
+                            (None, None) => hit(denies),
+                            (Some(_), _) => redirected |= packet.proto != Protocol::Sctp,
+                            (None, Some(_)) => proxied |= packet.proto == Protocol::Tcp,
                         }
                     }
                 }
             }
         }
-        if direction == Direction::Ingress && self.allow_local_host && self.has_ingress_rules() {
+        if direction == Direction::Ingress
+            && self.allow_local_host
+            && self.has_ingress_rules()
+            && self.default_deny(direction)
+        {
             allowed |= is_host(&packet.peer);
         }
-        let to_dns = matches!(packet.proto, Protocol::Udp | Protocol::Tcp) && packet.port == 53;
-        let steered = direction == Direction::Egress && to_dns && self.learns();
-        if redirected || (allowed && steered) {
+        if denied {
+            Judgement::Denied
+        } else if redirected {
             Judgement::Redirected
         } else if allowed {
             Judgement::Allowed
+        } else if proxied && self.default_deny(direction) {
+            Judgement::NeedsProxy
         } else {
             Judgement::NotAllowed
         }
+    }
+
+    fn clause_matches(&self, clause: &Clause, packet: &Packet) -> bool {
+        self.peers_match(&clause.peers, &packet.peer)
+            && match &clause.ports {
+                Ports::All => true,
+                Ports::Icmp(_) => false,
+                Ports::Rules(rules) => rules.iter().any(|rule| self.port_matches(rule, packet)),
+            }
+    }
+
+    fn port_matches(&self, rule: &PortRule, packet: &Packet) -> bool {
+        rule.ports.iter().any(|range| matches(*range, packet))
+            || rule.named.iter().any(|named| self.has_name(named, packet))
+    }
+
+    /// Whether the receiving side calls the port so. A name with two numbers is no name.
+    fn has_name(&self, named: &NamedPort, packet: &Packet) -> bool {
+        let receiver: Vec<_> = match (packet.direction, &packet.peer) {
+            (Direction::Ingress, _) => self.own_ports.clone(),
+            (Direction::Egress, Fact::Managed(labels)) => self
+                .ports
+                .iter()
+                .filter(|(own, ..)| own == labels)
+                .map(|(_, name, proto, port)| (*name, *proto, *port))
+                .collect(),
+            (Direction::Egress, Fact::Outside(..)) => Vec::new(),
+        };
+        let numbers: Vec<_> = receiver
+            .iter()
+            .filter(|(name, proto, _)| *name == &*named.name && *proto == packet.proto)
+            .map(|(.., port)| *port)
+            .collect();
+        named.proto.is_none_or(|own| own == packet.proto)
+            && !numbers.is_empty()
+            && numbers.iter().all(|port| *port == packet.port)
     }
 
     /// Whether a name may be asked at a server, for a packet that is redirected.
@@ -109,15 +227,18 @@ impl Situation<'_> {
             return true;
         }
         let mut spoken = false;
-        for clause in self.clauses(Direction::Egress) {
+        let of_all_tiers = self
+            .rules()
+            .flat_map(|rule| rule.clauses(Direction::Egress));
+        for clause in of_all_tiers {
             let Ports::Rules(rules) = &clause.ports else {
                 continue;
             };
-            if !self.peers_match(&clause.peers, &packet.peer) {
+            if clause.effect != Effect::Allow || !self.peers_match(&clause.peers, &packet.peer) {
                 continue;
             }
             for rule in rules {
-                if !about_port(rule, packet) {
+                if rule.l7.is_some() || !self.about_port(rule, packet) {
                     continue;
                 }
                 spoken = true;
@@ -132,6 +253,12 @@ impl Situation<'_> {
         !spoken
     }
 
+    /// Whether the rule is about exactly this port.
+    fn about_port(&self, rule: &PortRule, packet: &Packet) -> bool {
+        let single = |range: &PortRange| range.first == range.last && matches(*range, packet);
+        rule.ports.iter().any(single) || rule.named.iter().any(|named| self.has_name(named, packet))
+    }
+
     fn rules(&self) -> impl Iterator<Item = &Rule> {
         let subject = complete(&self.subject, self.cluster);
         self.policies
@@ -140,8 +267,11 @@ impl Situation<'_> {
             .filter(move |rule| selects(&rule.subject, &subject))
     }
 
+    /// The clauses of the tier that all policies without one share.
     fn clauses(&self, direction: Direction) -> impl Iterator<Item = &Clause> {
-        self.rules().flat_map(move |rule| rule.clauses(direction))
+        self.rules()
+            .filter(|rule| rule.tier == Tier::Normal)
+            .flat_map(move |rule| rule.clauses(direction))
     }
 
     fn default_deny(&self, direction: Direction) -> bool {
@@ -149,11 +279,14 @@ impl Situation<'_> {
     }
 
     fn has_ingress_rules(&self) -> bool {
-        self.rules().any(|rule| !rule.ingress.is_empty())
+        self.clauses(Direction::Ingress).next().is_some()
     }
 
     fn learns(&self) -> bool {
-        self.clauses(Direction::Egress)
+        let shut = self.default_deny(Direction::Egress);
+        self.rules()
+            .filter(|rule| !(shut && matches!(rule.tier, Tier::Baseline(_))))
+            .flat_map(|rule| &rule.egress)
             .any(|clause| matches!(&clause.peers, Peers::Names(names) if !names.is_empty()))
     }
 
@@ -169,12 +302,25 @@ impl Situation<'_> {
                 let labels = self.labels(fact);
                 entities.iter().any(|e| self.is_entity(e.value, &labels))
             }
-            Peers::Prefixes(prefixes) => match fact {
+            Peers::Nodes(selectors) => {
+                let labels = self.labels(fact);
+                selectors.iter().any(|s| selects(&s.value, &labels))
+            }
+            // Groups and services are known to nobody here.
+            Peers::Services(_) => false,
+            Peers::Prefixes(rules) => match fact {
                 Fact::Managed(_) => false,
-                Fact::Outside(address, _) => prefixes.iter().any(|p| {
-                    p.value.prefix.contains(address)
-                        && !p.value.except.iter().any(|e| e.contains(address))
+                Fact::Outside(address, _) => rules.iter().any(|rule| match &rule.value {
+                    PrefixRule::Cidr(p) => {
+                        p.prefix.contains(address) && !p.except.iter().any(|e| e.contains(address))
+                    }
+                    PrefixRule::Group { .. } | PrefixRule::Groups { .. } => false,
                 }),
+            },
+            // Addresses of workloads are known to nobody here.
+            Peers::Networks(networks) => match fact {
+                Fact::Managed(_) => false,
+                Fact::Outside(address, _) => networks.iter().any(|n| n.value.contains(address)),
             },
             Peers::Names(selectors) => match fact {
                 Fact::Managed(_) => false,
@@ -243,11 +389,4 @@ fn matches(range: PortRange, packet: &Packet) -> bool {
         && range.proto.is_none_or(|own| own == packet.proto)
         && range.first <= packet.port
         && packet.port <= range.last
-}
-
-/// Whether the rule names exactly this port.
-fn about_port(rule: &PortRule, packet: &Packet) -> bool {
-    rule.ports
-        .iter()
-        .any(|range| range.first == range.last && matches(*range, packet))
 }
