@@ -7,6 +7,7 @@
 use std::{fs, io::Read, path::Path, sync::Arc};
 
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 use serde_saphyr::{Location, Spanned};
 
 use super::{
@@ -21,7 +22,11 @@ const MAX_BYTES: u64 = 8 << 20;
 /// Levels of nesting.
 const MAX_DEPTH: usize = 32;
 /// Values in one file, every use of an alias counted.
-const MAX_NODES: usize = 1_000_000;
+const MAX_NODES: usize = 200_000;
+/// What is said beyond that.
+const TOO_MUCH: &str = "more values than are read, counting every use of an alias; split the file";
+/// The field of [`Spanned`] that holds the value; no file here has one of that name.
+const SPANNED: &str = "value";
 
 /// A value and the file it was read from.
 #[derive(Clone, Debug)]
@@ -126,12 +131,24 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Sourced<T>, InputError> {
     })
 }
 
+/// The value of a text, as if it stood in this file.
+#[cfg(test)]
+pub(super) fn text<T: DeserializeOwned>(name: &str, text: &str) -> Result<Sourced<T>, InputError> {
+    let file = Sourced {
+        file: name.into(),
+        value: (),
+    };
+    Ok(file.with(parse(&file, text)?))
+}
+
 /// The value of a text. A key twice, a key nobody knows and an alias bomb are mistakes.
 fn parse<T: DeserializeOwned>(file: &Sourced<()>, text: &str) -> Result<T, InputError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_NODES,
+            // A value begins and ends, and a mapping has keys.
+            max_events: 2 * MAX_NODES,
             max_documents: 1,
         },
         with_snippet: false,
@@ -140,20 +157,50 @@ fn parse<T: DeserializeOwned>(file: &Sourced<()>, text: &str) -> Result<T, Input
     let mut field = String::new();
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
         serde_path_to_error::deserialize(deserializer).map_err(|error| {
-            field = error.path().to_string();
+            field = field_of(error.path());
             error.into_inner()
         })
     })
     .map_err(|error| {
         let at = error.location().unwrap_or(Location::UNKNOWN);
-        let field = if field == "." { String::new() } else { field };
         file.wrong_at(at, field, Cause::Syntax(message(&error)))
     })
 }
 
+/// The path as people write it, without the level that keeping lines adds.
+fn field_of(path: &serde_path_to_error::Path) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Map { key } if key == SPANNED => {}
+            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(key);
+            }
+            Segment::Unknown => {}
+        }
+    }
+    text
+}
+
 /// The message without the place, which is told apart.
 fn message(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
+    use serde_saphyr::{Error, budget::BudgetBreach};
+    let text = match error.without_snippet() {
+        Error::Budget { breach, .. } => match breach {
+            BudgetBreach::Documents { .. } => return "a second document; a file holds one".into(),
+            BudgetBreach::Depth { .. } => return format!("nested deeper than {MAX_DEPTH} levels"),
+            _ => return TOO_MUCH.into(),
+        },
+        other => other.to_string(),
+    };
+    // What is replayed for an alias breaches the budget in an error of its own.
+    if text.contains("budget breached") {
+        return TOO_MUCH.into();
+    }
     let end = text.find(" at line ").unwrap_or(text.len());
     text.get(..end).unwrap_or(&text).to_owned()
 }

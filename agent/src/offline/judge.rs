@@ -152,13 +152,17 @@ impl<'a> Judge<'a> {
             flow::Protocol::Icmpv6 => &[false],
             _ => &[true, false],
         };
-        let first = |party, v4| {
-            let addresses = self.universe.addresses(party);
-            addresses.into_iter().find(|a: &IpAddr| a.is_ipv4() == v4)
+        // What is written as an address is that one, whoever it belongs to.
+        let addresses = |party, text: &str| match text.parse::<IpAddr>() {
+            Ok(address) => vec![address.to_canonical()],
+            Err(_) => self.universe.addresses(party),
         };
+        let of_from = addresses(from, &flow.from.value);
+        let of_to = addresses(to, &flow.to.value);
+        let first = |all: &[IpAddr], v4| all.iter().copied().find(|a| a.is_ipv4() == v4);
         families
             .iter()
-            .find_map(|v4| Some((first(from, *v4)?, first(to, *v4)?)))
+            .find_map(|v4| Some((first(&of_from, *v4)?, first(&of_to, *v4)?)))
             .ok_or_else(|| Cause::NoCommonFamily {
                 from: flow.from.value.clone(),
                 to: flow.to.value.clone(),

@@ -18,6 +18,8 @@ mod l7;
 mod outcome;
 pub mod scenario;
 mod service;
+#[cfg(test)]
+mod tests;
 mod universe;
 mod validate;
 mod view;
