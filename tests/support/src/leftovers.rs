@@ -130,7 +130,15 @@ impl Held {
             .iter()
             .filter_map(|pid| Some((*pid, (start_time(*pid)?, command_line(*pid)))))
             .collect();
-        let bpf = members.iter().flat_map(|pid| bpf_objects(*pid)).collect();
+        let bpf: BTreeSet<(&'static str, u32)> =
+            members.iter().flat_map(|pid| bpf_objects(*pid)).collect();
+        // A bpftool that cannot see what is there would later say that it is gone.
+        if let Some((kind, id)) = bpf.first()
+            && !is_loaded(kind, *id)
+            && is_alive(pid)
+        {
+            bail!("bpftool does not show {kind} {id}, which process {pid} holds");
+        }
         Ok(Self {
             processes,
             namespaces,
@@ -181,9 +189,7 @@ impl Held {
             }
         }
         for (kind, id) in &self.bpf {
-            let shown =
-                output_of(Command::new("bpftool").args([*kind, "show", "id", &id.to_string()]));
-            if shown.is_ok_and(|output| output.status == 0) {
+            if is_loaded(kind, *id) {
                 left.push(format!("bpf {kind} {id}"));
             }
         }
@@ -197,6 +203,12 @@ impl Held {
         }
         left
     }
+}
+
+/// Whether the kernel has a program, map or link of this number.
+fn is_loaded(kind: &str, id: u32) -> bool {
+    output_of(Command::new("bpftool").args([kind, "show", "id", &id.to_string()]))
+        .is_ok_and(|output| output.status == 0)
 }
 
 /// Programs, maps and links behind the descriptors of a process.

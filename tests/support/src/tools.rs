@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 /// The programs the world is made of.
 const PROGRAMS: &[&str] = &[
     "bash", "bpftool", "curl", "dig", "dnsmasq", "ip", "nft", "nginx", "nsenter", "openssl",
-    "socat", "sysctl", "tcpdump", "unbound", "unshare",
+    "script", "setpriv", "socat", "sysctl", "tc", "tcpdump", "unbound", "unshare",
 ];
 
 /// Fails unless the tests can run here.
