@@ -33,7 +33,7 @@ use crate::{env::Skb, steer::Steered};
 
 /// Hand on to the next program: others may be in the chain behind this one.
 const NEXT: i32 = TC_ACT_UNSPEC;
-const DROP: i32 = TC_ACT_SHOT as i32;
+const DROP: i32 = TC_ACT_SHOT;
 
 /// What the workload sends (tc ingress of the host side).
 #[classifier]

@@ -62,7 +62,7 @@ static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
 pub(crate) fn endpoint(ifindex: u32) -> Option<&'static Endpoint> {
     // SAFETY: records are replaced as a whole by the loader, never written here; the program
     // runs under RCU, so a removed record stays readable until it ends.
-    unsafe { ENDPOINTS.get(&ifindex) }
+    unsafe { ENDPOINTS.get(ifindex) }
 }
 
 /// This processor's scratch space for a direction.
