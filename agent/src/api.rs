@@ -26,6 +26,8 @@ pub mod path {
     pub const NAMES: &str = "/v1/fqdn/names";
     /// Flow records, one JSON object a line; query [`super::ObserveQuery`].
     pub const OBSERVE: &str = "/v1/observe";
+    /// [`super::Rows`] of an agent: `/v1/list/{what}`.
+    pub const LIST: &str = "/v1/list/{what}";
 }
 
 /// The control socket of the run with this process id, unless `--socket` named another.
@@ -177,6 +179,15 @@ pub struct Totals {
     pub lost_events: u64,
 }
 
+/// Rows of one kind: identities, endpoints, entries of a kernel map.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Rows {
+    /// Names of the columns, in order.
+    pub columns: Vec<String>,
+    /// A value for each column.
+    pub rows: Vec<Vec<serde_json::Value>>,
+}
+
 /// What `observe` asks for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ObserveQuery {
@@ -189,6 +200,24 @@ pub struct ObserveQuery {
     /// Only this verdict, in capitals.
     #[serde(default)]
     pub verdict: Option<flows::Verdict>,
+    /// Only this endpoint, by number or interface.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Only where this name, or a name that this pattern matches, plays a part.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Only to or from this address.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// Only to or from this port.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Only this direction, in capitals.
+    #[serde(default)]
+    pub direction: Option<flows::TrafficDirection>,
+    /// Only what happened since.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
 }
 
 /// What a run came to.

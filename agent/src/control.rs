@@ -14,17 +14,18 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Query, State},
+    extract::{self, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use flows::{Filter, FlowRecord};
+use flows::{Filter, FlowRecord, NameTest};
 use futures_util::StreamExt;
+use policy::fqdn::{Fqdn, NameSelector};
 use tokio::{net::UnixListener, sync::broadcast};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-use crate::api::{self, CacheRow, FqdnNames, ObserveQuery, Status};
+use crate::api::{self, CacheRow, FqdnNames, ObserveQuery, Rows, Status};
 
 /// Records kept for readers that are slower than events.
 pub(crate) const FOLLOW_BUFFER: usize = 1024;
@@ -46,6 +47,11 @@ pub(crate) trait Source: Send + Sync + 'static {
         last: usize,
         filter: &Filter,
     ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>);
+    /// Rows of one kind; none when there are no such rows here.
+    fn list(&self, what: &str) -> Option<Rows> {
+        let _ = what;
+        None
+    }
 }
 
 /// A bound control socket; its file goes when this does.
@@ -95,6 +101,7 @@ impl Control {
             .route(api::path::CACHE, get(cache::<S>))
             .route(api::path::NAMES, get(names::<S>))
             .route(api::path::OBSERVE, get(observe::<S>))
+            .route(api::path::LIST, get(list::<S>))
             .with_state(source);
         (self.file, async move {
             axum::serve(self.listener, routes).await
@@ -114,12 +121,27 @@ async fn names<S: Source>(State(source): State<Arc<S>>) -> Json<FqdnNames> {
     Json(source.names().await)
 }
 
+async fn list<S: Source>(
+    State(source): State<Arc<S>>,
+    extract::Path(what): extract::Path<String>,
+) -> Response {
+    match source.list(&what) {
+        Some(rows) => Json(rows).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            format!("this enforcer has no list of {what}"),
+        )
+            .into_response(),
+    }
+}
+
 async fn observe<S: Source>(
     State(source): State<Arc<S>>,
     Query(query): Query<ObserveQuery>,
 ) -> Response {
-    let filter = Filter {
-        verdict: query.verdict,
+    let filter = match filter(&query) {
+        Ok(filter) => filter,
+        Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
     };
     let last = query.last.unwrap_or(20).min(MOST_PAST);
     let (past, coming) = source.records(last, &filter);
@@ -148,6 +170,27 @@ async fn observe<S: Source>(
         Ok(response) => response,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn filter(query: &ObserveQuery) -> Result<Filter, String> {
+    let name = match &query.name {
+        None => None,
+        Some(pattern) => {
+            let selector = NameSelector::pattern(pattern).map_err(|error| error.to_string())?;
+            Some(NameTest::new(move |name| {
+                Fqdn::parse(name).is_ok_and(|name| selector.matches(&name))
+            }))
+        }
+    };
+    Ok(Filter {
+        verdict: query.verdict,
+        endpoint: query.endpoint.clone(),
+        name,
+        address: query.address,
+        port: query.port,
+        direction: query.direction,
+        since: query.since,
+    })
 }
 
 fn json_line(record: &FlowRecord) -> Result<Bytes, serde_json::Error> {

@@ -45,6 +45,26 @@ pub(crate) enum Command {
     },
     /// Verdicts, one line each, as they happen.
     Observe(Observe),
+    /// Who is who: labels, prefixes and name selectors behind the numbers.
+    #[command(subcommand)]
+    Identity(List),
+    /// The workloads of an agent.
+    #[command(subcommand)]
+    Endpoint(List),
+    /// What is in the kernel's maps.
+    #[command(after_help = "Example:\n  sudo namegate bpf learned")]
+    Bpf {
+        /// Which map.
+        #[arg(value_enum)]
+        map: BpfMap,
+        /// The one thing that can be done with it.
+        #[arg(value_parser = ["list"], default_value = "list", hide_possible_values = true)]
+        action: String,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Check, judge and test policies, without enforcing anything.
     #[command(subcommand)]
     Policy(Policy),
@@ -85,6 +105,17 @@ Exit status: 0 when every flow came out as expected; 1 when one did not; 2 when 
         /// Judge as the datapath does where the L7 proxy is not there.
         #[arg(long)]
         datapath_only: bool,
+    },
+    /// What a running agent enforces, entry by entry, with the lines of policy behind each.
+    #[command(after_help = "Example:\n  sudo namegate policy get web0")]
+    Get {
+        /// Only this endpoint, by number or interface.
+        #[arg(value_name = "ENDPOINT")]
+        endpoint: Option<String>,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -259,11 +290,36 @@ pub(crate) struct Observe {
     /// Only this verdict.
     #[arg(long, value_name = "VERDICT", ignore_case = true)]
     pub(crate) verdict: Option<VerdictArg>,
+    /// Only this endpoint, by number or interface.
+    #[arg(long, short, value_name = "ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+    /// Only names this pattern matches.
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) name: Option<String>,
+    /// Only to or from this address.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) address: Option<IpAddr>,
+    /// Only to or from this port.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Only this direction, seen from the workload.
+    #[arg(long, value_name = "DIRECTION", ignore_case = true)]
+    pub(crate) direction: Option<DirectionArg>,
+    /// Only what happened since: 30s, 10m, 2h, or a time like 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<jiff::Timestamp>,
     #[command(flatten)]
     pub(crate) target: Target,
     /// One line per record, or one JSON object per line.
     #[arg(long, short, value_enum, default_value_t = ObserveFormat::Compact)]
     pub(crate) output: ObserveFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(crate) enum DirectionArg {
+    Ingress,
+    Egress,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -280,6 +336,48 @@ pub(crate) enum VerdictArg {
 pub(crate) enum ObserveFormat {
     Compact,
     Json,
+}
+
+/// Rows of an agent.
+#[derive(Debug, Subcommand)]
+pub(crate) enum List {
+    /// All of them.
+    #[command(
+        after_help = "Examples:\n  sudo namegate endpoint list\n  sudo namegate identity list -o json"
+    )]
+    List {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// One of them, everything known about it.
+    #[command(
+        after_help = "Examples:\n  sudo namegate endpoint get web0\n  sudo namegate identity get 16777217"
+    )]
+    Get {
+        /// Its number, or the interface of an endpoint.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum BpfMap {
+    /// What DNS taught each endpoint.
+    Learned,
+    /// Policy entries.
+    Policy,
+    /// Flows.
+    Ct,
+    /// Which identity an address has.
+    Ipcache,
+    /// Counters.
+    Metrics,
 }
 
 #[derive(Debug, Args)]
@@ -309,6 +407,17 @@ pub(crate) enum Format {
     Json,
     /// For programs and people.
     Yaml,
+}
+
+/// A time, or how long ago.
+fn since(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|ago| jiff::Timestamp::now().checked_sub(ago).ok())
+        .ok_or_else(|| format!("`{text}` is neither a time nor a span like 30s, 10m or 2h"))
 }
 
 /// `ADDR`, `ADDR:PORT` or `[ADDR]:PORT`; port 53 when none is given.

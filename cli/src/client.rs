@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use agent::api::{CacheRow, FqdnNames, SOCKET_DIR, Status, path};
+use agent::api::{CacheRow, FqdnNames, Rows, SOCKET_DIR, Status, path};
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -25,6 +25,23 @@ pub(crate) fn cache(target: &Target) -> anyhow::Result<Vec<CacheRow>> {
 
 pub(crate) fn names(target: &Target) -> anyhow::Result<FqdnNames> {
     ask(target, path::NAMES)
+}
+
+pub(crate) fn list(target: &Target, what: &str) -> anyhow::Result<Rows> {
+    ask(target, &path::LIST.replace("{what}", what))
+}
+
+/// Text as a value in a query (RFC 3986 §2.1).
+pub(crate) fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }
 
 /// Hands every line of a streamed answer to `each` until the answer or `each` ends.

@@ -10,6 +10,7 @@ mod agent;
 mod args;
 mod client;
 mod explain;
+mod list;
 mod observe;
 mod output;
 mod policy;
@@ -74,6 +75,14 @@ fn operate(command: Command) -> anyhow::Result<()> {
             output::print(output.format, &client::status(&target)?, tables::status)
         }
         Command::Observe(args) => observe::observe(&args),
+        Command::Identity(list) => list::identities(&list),
+        Command::Endpoint(list) => list::endpoints(&list),
+        Command::Bpf {
+            map,
+            target,
+            output,
+            ..
+        } => list::bpf(map, &target, &output),
         Command::Policy(_) => Ok(()),
     }
 }

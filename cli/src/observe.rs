@@ -9,7 +9,7 @@ use anyhow::Context;
 use flows::FlowRecord;
 
 use crate::{
-    args::{Observe, ObserveFormat, VerdictArg},
+    args::{DirectionArg, Observe, ObserveFormat, VerdictArg},
     client, output,
 };
 
@@ -24,6 +24,18 @@ pub(crate) fn observe(args: &Observe) -> anyhow::Result<()> {
         query.push_str("&verdict=");
         query.push_str(name(verdict));
     }
+    for (key, value) in [
+        ("endpoint", args.endpoint.clone()),
+        ("name", args.name.clone()),
+        ("address", args.address.map(|a| a.to_string())),
+        ("port", args.port.map(|p| p.to_string())),
+        ("direction", args.direction.map(|d| direction(d).to_owned())),
+        ("since", args.since.map(|t| t.to_string())),
+    ] {
+        if let Some(value) = value {
+            query.push_str(&format!("&{key}={}", client::escaped(&value)));
+        }
+    }
     client::lines(&args.target, &query, |line| match args.output {
         ObserveFormat::Json => output::line(line),
         ObserveFormat::Compact => {
@@ -32,6 +44,13 @@ pub(crate) fn observe(args: &Observe) -> anyhow::Result<()> {
             output::line(&record.to_string())
         }
     })
+}
+
+fn direction(direction: DirectionArg) -> &'static str {
+    match direction {
+        DirectionArg::Ingress => "INGRESS",
+        DirectionArg::Egress => "EGRESS",
+    }
 }
 
 fn name(verdict: VerdictArg) -> &'static str {

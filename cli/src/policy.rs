@@ -30,6 +30,11 @@ pub(crate) fn run(command: Policy) -> i32 {
     let done = match command {
         Policy::Validate { files } => validate(&files),
         Policy::Verdict(args) => verdict(&args),
+        Policy::Get {
+            endpoint,
+            target,
+            output,
+        } => crate::list::policy(endpoint.as_deref(), &target, &output).map(|()| 0),
         Policy::Test {
             scenarios,
             world,

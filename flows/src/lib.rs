@@ -12,7 +12,7 @@ mod line;
 mod record;
 mod summary;
 
-pub use history::{Filter, History};
+pub use history::{Filter, History, NameTest};
 pub use record::{
     Dns, Endpoint, FlowKind, FlowRecord, Ip, Layer4, Layer7, Policy, Ports, TrafficDirection,
     Verdict,

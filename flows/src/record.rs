@@ -103,6 +103,16 @@ pub enum Layer4 {
     },
 }
 
+impl Layer4 {
+    /// The ports, of protocols that have them.
+    pub const fn ports(&self) -> Option<Ports> {
+        match self {
+            Self::Tcp(ports) | Self::Udp(ports) | Self::Sctp(ports) => Some(*ports),
+            Self::Icmpv4 { .. } | Self::Icmpv6 { .. } | Self::Other { .. } => None,
+        }
+    }
+}
+
 /// One side of the flow.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Endpoint {

@@ -16,13 +16,13 @@ use tokio::{
 };
 
 use crate::{
-    api::{AgentInfo, CacheRow, EndpointInfo, EndpointRow, FqdnNames, Status, Totals},
+    api::{AgentInfo, CacheRow, EndpointInfo, EndpointRow, FqdnNames, Rows, Status, Totals},
     control::Source,
     rows, totals,
     world::CLUSTER,
 };
 
-use super::{Agent, PATIENCE, engine::Engine, workload::Workload};
+use super::{Agent, PATIENCE, engine::Engine, lists, workload::Workload};
 
 /// Reads what there is to know about an agent.
 #[derive(Debug)]
@@ -93,13 +93,17 @@ impl Inspector {
 
     /// Every configured endpoint.
     pub(crate) fn endpoints(&self) -> Vec<EndpointRow> {
-        let engine = self.0.engine();
-        engine
-            .workloads
-            .values()
-            .map(|workload| endpoint_row(&engine, workload))
-            .collect()
+        endpoint_rows(&self.0.engine())
     }
+}
+
+/// Every configured endpoint.
+pub(crate) fn endpoint_rows(engine: &Engine) -> Vec<EndpointRow> {
+    engine
+        .workloads
+        .values()
+        .map(|workload| endpoint_row(engine, workload))
+        .collect()
 }
 
 fn endpoint_row(engine: &Engine, workload: &Workload) -> EndpointRow {
@@ -207,5 +211,9 @@ impl Source for Inspector {
         let tail = Arc::clone(&self.0.engine().tail);
         let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         tail.records(last, filter)
+    }
+
+    fn list(&self, what: &str) -> Option<Rows> {
+        lists::rows(&self.0.engine(), what)
     }
 }

@@ -15,6 +15,7 @@ mod error;
 mod files;
 mod inspector;
 mod links;
+mod lists;
 mod network;
 mod start;
 mod workload;
