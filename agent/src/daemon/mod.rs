@@ -16,7 +16,9 @@ mod files;
 mod inspector;
 mod links;
 mod lists;
+mod metrics;
 mod network;
+mod service;
 mod start;
 mod workload;
 
@@ -31,6 +33,7 @@ use dnsproxy::{ControlMsg, ShardCounters};
 use dnsproxy_core::{Counters, QueryRecord};
 use fqdn_ebpf_loader::Events;
 use jiff::Timestamp;
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -123,13 +126,20 @@ impl Loop {
         let mut again = signal(SignalKind::hangup())?;
         let readable = crate::recorder::readable(&self.events)
             .map_err(DaemonError::system("the kernel's events"))?;
-        let mut tick = time::interval(TICK);
+        let often = service::watchdog().map_or(TICK, |limit| TICK.min(limit / 3));
+        let mut tick = time::interval(often);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = end.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = again.recv() => self.read_policies().await,
+                _ = again.recv() => {
+                    let now = NotifyState::monotonic_usec_now()
+                        .map_err(DaemonError::system("the clock"))?;
+                    service::tell(&[NotifyState::Reloading, now]);
+                    self.read_policies().await;
+                    service::tell(&[NotifyState::Ready]);
+                }
                 () = self.files.changed() => self.read_policies().await,
                 () = self.watch.changed() => self.look().await,
                 _ = tick.tick() => self.tick().await?,
@@ -292,6 +302,9 @@ impl Loop {
                     all = None;
                 }
             }
+        }
+        if all.is_some() {
+            service::tell(&[NotifyState::Watchdog]);
         }
         self.agent.health().shards = all;
         Ok(())

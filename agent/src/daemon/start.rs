@@ -19,13 +19,14 @@ use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Core, QueryRecord};
 use fqdn_ebpf_loader::{Datapath, Sizes};
 use jiff::Timestamp;
+use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use crate::{control::Control, recorder::WallClock};
 
 use super::{
     Agent, Health, Loop, catalog::Catalog, config::Config, engine::Engine, error::DaemonError,
-    files::Files, inspector::Inspector, links::Watch, network::Network,
+    files::Files, inspector::Inspector, links::Watch, metrics, network::Network, service,
 };
 
 /// Query records that may wait for the recorder; what does not fit is counted.
@@ -70,15 +71,27 @@ pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
         records,
         ticks: 0,
     };
-    following.read_policies().await;
-    following.look().await;
-    agent.health().ready = true;
-    tracing::info!(socket = %config.socket.display(), "ready");
-    let followed = following.follow().await;
+    let followed = follow(&mut following, &config).await;
+    service::tell(&[NotifyState::Stopping]);
     server.abort();
     stop(&agent).await;
     following.network.remove(&following.watch.handle).await;
     followed
+}
+
+/// From the first look at everything to the signal that ends it.
+async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError> {
+    let agent = Arc::clone(&following.agent);
+    if let Some(address) = config.metrics {
+        metrics::serve(Arc::clone(&agent), address).await?;
+    }
+    following.read_policies().await;
+    following.look().await;
+    following.ask_shards().await?;
+    agent.health().ready = true;
+    service::tell(&[NotifyState::Ready]);
+    tracing::info!(socket = %config.socket.display(), "ready");
+    following.follow().await
 }
 
 /// Programs, maps and the DNS proxy.

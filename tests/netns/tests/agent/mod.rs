@@ -290,8 +290,14 @@ impl<'w> Node<'w> {
 
     /// Starts the agent.
     pub(crate) fn launch(&mut self) -> Result<()> {
+        self.launch_with(&[])
+    }
+
+    /// Starts the agent with these variables.
+    pub(crate) fn launch_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
         let mut command = self.world.host.command(tools::namegate()?);
         command.args(["agent", "--config"]).arg(self.config());
+        command.envs(variables.iter().copied());
         self.agent = Some(Process::spawn("namegate agent", &mut command)?);
         Ok(())
     }
