@@ -1,0 +1,9 @@
+//! libFuzzer finds inputs for `fuzz::pattern_vs_regex`.
+//!
+//! In:  bytes.
+//! Out: a crash file when a property does not hold.
+//! Not here: the property.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::pattern_vs_regex(data));
