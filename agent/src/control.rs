@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -79,12 +79,7 @@ impl Control {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let abandoned = fs::symlink_metadata(path).is_ok()
-            && std::os::unix::net::UnixStream::connect(path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        if abandoned {
-            fs::remove_file(path)?;
-        }
+        remove_abandoned(path)?;
         let listener = UnixListener::bind(path)?;
         let file = SocketFile(path.to_owned());
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
@@ -107,6 +102,18 @@ impl Control {
             axum::serve(self.listener, routes).await
         })
     }
+}
+
+/// Removes a socket file that nobody listens on; anything else at `path` stays.
+pub(crate) fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    let abandoned = is_socket
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if abandoned {
+        fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 async fn status<S: Source>(State(source): State<Arc<S>>) -> Json<Status> {

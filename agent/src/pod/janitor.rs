@@ -9,6 +9,7 @@
 
 use std::{
     io::{BufRead as _, Read as _, Write as _},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -19,6 +20,8 @@ use nix::{
     sys::signal::Signal,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::control;
 
 use super::{
     PodError, foreign, forwarding, netlink::with_netlink, netns::NetNs, owner::Owner, stage,
@@ -34,6 +37,8 @@ pub(crate) enum Note {
     Rules(Owner),
     /// This owner's share in the forwarding sysctls.
     Forwarding(Owner),
+    /// A control socket's file, absolute.
+    Socket(PathBuf),
 }
 
 /// The running janitor, seen from namegate.
@@ -105,7 +110,6 @@ impl Drop for Janitor {
 
 /// The janitor's main function.
 pub(crate) fn main() -> i32 {
-    let namegate = nix::unistd::getppid().as_raw();
     // namegate is a group leader at most in its own group, so this cannot fail for a fresh child.
     let _ = nix::unistd::setsid();
     let ignored = Arc::new(AtomicBool::new(false));
@@ -135,10 +139,6 @@ pub(crate) fn main() -> i32 {
             let _ = writeln!(std::io::stdout(), "{error}");
         }
     }
-    // The control socket in its usual place; namegate has removed it unless it was killed.
-    if let Ok(namegate) = u32::try_from(namegate) {
-        let _ = std::fs::remove_file(crate::api::default_socket(namegate));
-    }
     i32::from(!clean)
 }
 
@@ -162,5 +162,7 @@ fn undo(note: &Note) -> Result<(), PodError> {
         }),
         Note::Rules(owner) => foreign::close(&|tagged| tagged == owner),
         Note::Forwarding(owner) => forwarding::release(*owner),
+        Note::Socket(path) => control::remove_abandoned(path)
+            .map_err(|error| PodError::Leftover(format!("`{}`: {error}", path.display()))),
     }
 }

@@ -40,7 +40,7 @@ use std::{
     ffi::OsString,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -230,6 +230,15 @@ impl Pod {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<io::Result<T>>, PodError> {
         self.gateway.spawn(name, work)
+    }
+
+    /// Has the socket file at `path` removed when nobody listens there any more, also after a `kill -9`.
+    ///
+    /// # Errors
+    /// When the janitor is gone.
+    pub fn clean_up_socket(&mut self, path: &Path) -> Result<(), PodError> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.janitor.note(&Note::Socket(path))
     }
 
     /// Starts the command. A pod runs one.

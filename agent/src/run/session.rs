@@ -112,6 +112,7 @@ pub(crate) fn session(
             .socket
             .clone()
             .unwrap_or_else(|| api::default_socket(std::process::id()));
+        pod.clean_up_socket(&path)?;
         let control = Control::bind(&path).map_err(|source| RunError::Socket {
             path: path.clone(),
             source,
