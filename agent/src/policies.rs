@@ -173,7 +173,7 @@ mod tests {
         .unwrap();
         let errors = load(&[dir.path().to_owned()], &Limits::default()).unwrap_err();
         let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        assert!(text.iter().any(|t| t.contains("bad.yaml:1")), "{text:?}");
+        assert!(text.iter().any(|t| t.contains("bad.yaml:2")), "{text:?}");
         assert!(text.iter().any(|t| t.contains("egres")), "{text:?}");
     }
 
