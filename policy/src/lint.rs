@@ -6,10 +6,13 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
+use identity::source;
+
 use crate::{
     compiled::{EndpointPolicy, PolicyRef},
     fqdn::NameSelector,
-    model::{Peers, Policy},
+    l7::Proxy,
+    model::{Peers, Policy, Ports, Rule},
     selector::NAMESPACE,
 };
 
@@ -80,6 +83,12 @@ pub enum Advice {
         "the subject names a namespace, but a namespaced policy is about its own namespace only"
     )]
     SubjectNamespace,
+    /// Rules that need a proxy.
+    #[error("the {0} rules need a proxy that is not there yet: what only they allow is refused")]
+    NeedsProxy(Proxy),
+    /// A rule about nodes.
+    #[error("the rule is about nodes, and only workloads are enforced: it has no effect here")]
+    NodeSubject,
 }
 
 impl fmt::Display for Warning {
@@ -114,6 +123,13 @@ pub fn policies(policies: &[Policy]) -> Vec<Warning> {
         };
         let written: BTreeSet<&str> = fqdns(policy).map(|(name, _)| name.as_str()).collect();
         for rule in &policy.rules {
+            let mut keys = rule.subject.requirements().iter().map(|r| &r.key);
+            if keys.any(|key| &*key.source == source::RESERVED && &*key.key == "host") {
+                warn(Severity::Warning, rule.line, Advice::NodeSubject);
+            }
+            for (proxy, line) in proxies(rule) {
+                warn(Severity::Warning, line, Advice::NeedsProxy(proxy));
+            }
             let namespaces = rule.subject.requirements().iter();
             if namespaces.filter(|r| &*r.key.key == NAMESPACE).count() > 1 {
                 warn(Severity::Warning, rule.line, Advice::SubjectNamespace);
@@ -178,6 +194,19 @@ pub fn endpoint(policies: &[Policy], compiled: &EndpointPolicy) -> Vec<Warning> 
         })
         .into_iter()
         .collect()
+}
+
+/// The port rules that need a proxy, with their lines.
+fn proxies(rule: &Rule) -> impl Iterator<Item = (Proxy, u32)> {
+    rule.ingress
+        .iter()
+        .chain(&rule.egress)
+        .filter_map(|clause| match &clause.ports {
+            Ports::Rules(rules) => Some(rules),
+            Ports::All | Ports::Icmp(_) => None,
+        })
+        .flatten()
+        .filter_map(|rule| Some((rule.l7.as_ref()?.proxy(), rule.line)))
 }
 
 fn fqdns(policy: &Policy) -> impl Iterator<Item = (&NameSelector, u32)> {
@@ -258,6 +287,17 @@ mod tests {
             about(&format!("{{matchName: {long}.test}}")),
             [Advice::LabelTooLong(format!("{long}.test"))]
         );
+    }
+
+    #[test]
+    fn rules_that_nothing_enforces_yet_are_pointed_out() {
+        let spec = "{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]}";
+        assert_eq!(advice(spec), [Advice::NeedsProxy(Proxy::Http)]);
+        let text = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: a}\n\
+            spec: {nodeSelector: {}, ingress: [{}]}\n";
+        let warnings = policies(&documents("p.yaml", text).unwrap().policies);
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(warnings[0].advice, Advice::NodeSubject);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `NetworkPolicy` and `ClusterNetworkPolicy`: forms, tiers, mistakes.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 mod village;
 
 use policy::{
