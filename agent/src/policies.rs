@@ -10,7 +10,7 @@ use std::{
 };
 
 use policy::{
-    model::Policy,
+    model::{CidrGroup, Policy},
     parse::{self, Limits, Note, PolicyError},
 };
 
@@ -24,6 +24,8 @@ const MAX_FILES: usize = 10_000;
 pub struct Loaded {
     /// The policies, by file in order, then as written.
     pub policies: Vec<Policy>,
+    /// The groups of prefixes that policies may refer to.
+    pub groups: Vec<CidrGroup>,
     /// Documents that are not policies.
     pub notes: Vec<Note>,
 }
@@ -93,6 +95,7 @@ pub fn load_all(paths: &[PathBuf], limits: &Limits) -> (Loaded, Vec<LoadError>) 
             Ok(bytes) => match parse::bytes(&file.display().to_string(), &bytes, limits) {
                 Ok(parsed) => {
                     loaded.policies.extend(parsed.policies);
+                    loaded.groups.extend(parsed.groups);
                     loaded.notes.extend(parsed.notes);
                 }
                 Err(mistakes) => errors.extend(mistakes.into_iter().map(LoadError::Policy)),

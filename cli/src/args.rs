@@ -77,9 +77,12 @@ pub(crate) enum Policy {
 Example:
   namegate policy validate policies/
 
-Exit status: 0 when every policy is fine; 1 when all are valid but something will probably
-surprise; 2 when one is invalid or cannot be read.")]
+Exit status: 0 when every policy is valid; 1 with --deny-warnings when something will probably
+surprise; 2 when a policy is invalid or cannot be read.")]
     Validate {
+        /// Fail when something will probably surprise.
+        #[arg(long)]
+        deny_warnings: bool,
         /// Policy file or directory.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,

@@ -20,7 +20,7 @@ use crate::{
 
 /// Everything is as it should be.
 const FINE: i32 = 0;
-/// A flow came out otherwise.
+/// A flow came out otherwise, or there are warnings nobody wants.
 const DIFFERENT: i32 = 1;
 /// A file is invalid.
 const INVALID: i32 = 2;
@@ -28,7 +28,10 @@ const INVALID: i32 = 2;
 /// Carries out the command and returns the status to exit with.
 pub(crate) fn run(command: Policy) -> i32 {
     let done = match command {
-        Policy::Validate { files } => validate(&files),
+        Policy::Validate {
+            files,
+            deny_warnings,
+        } => validate(&files, deny_warnings),
         Policy::Verdict(args) => verdict(&args),
         Policy::Get {
             endpoint,
@@ -55,19 +58,35 @@ pub(crate) fn run(command: Policy) -> i32 {
     })
 }
 
-fn validate(files: &[PathBuf]) -> anyhow::Result<i32> {
+fn validate(files: &[PathBuf], deny_warnings: bool) -> anyhow::Result<i32> {
     let checked = offline::validate(files, &Limits::default());
     say(&checked.notes);
-    for error in &checked.errors {
-        output::line(&error.to_string())?;
+    let errors = checked.errors.iter().map(ToString::to_string);
+    let advice = checked.advice.iter().map(ToString::to_string);
+    let needs_proxy = checked.needs_proxy.iter().map(ToString::to_string);
+    let groups = checked
+        .groups
+        .iter()
+        .map(|group| format!("{}: CiliumCIDRGroup/{} is valid", group.file, group.name));
+    let valid = checked
+        .policies
+        .iter()
+        .map(|policy| format!("{}: {} is valid", policy.file, policy.reference));
+    for line in errors
+        .chain(advice)
+        .chain(needs_proxy)
+        .chain(groups)
+        .chain(valid)
+    {
+        output::line(&line)?;
     }
-    for advice in &checked.advice {
-        output::line(&advice.to_string())?;
-    }
-    for policy in &checked.policies {
-        output::line(&format!("{}: {} is valid", policy.file, policy.reference))?;
-    }
-    Ok(i32::from(checked.status()))
+    Ok(if !checked.is_valid() {
+        INVALID
+    } else if deny_warnings && checked.has_warnings() {
+        DIFFERENT
+    } else {
+        FINE
+    })
 }
 
 fn verdict(args: &args::Verdict) -> anyhow::Result<i32> {
@@ -95,12 +114,12 @@ fn judged(args: &args::Verdict) -> Result<Judged, Vec<OfflineError>> {
         Some(path) => offline::flows(path).map_err(one)?,
         None => offline::flows_of(&world).map_err(one)?,
     };
-    let (policies, notes) = scenario::load(&args.policy, &world.value)?;
-    say(&notes);
+    let loaded = scenario::load(&args.policy, &world.value)?;
+    say(&loaded.notes);
     let options = Options {
         datapath_only: args.datapath_only,
     };
-    let outcomes = offline::judge(&world, &policies, &flows, options).map_err(|e| vec![e])?;
+    let outcomes = offline::judge(&world, &loaded, &flows, options).map_err(|e| vec![e])?;
     let words = flows.value.iter().map(|flow| {
         let flow = &flow.value;
         [flow.from.value.clone(), flow.to.value.clone(), flow.what()]

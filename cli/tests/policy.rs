@@ -555,12 +555,72 @@ fn one_broken_policy_among_many_hides_none_of_the_others() {
 
     let dir = folder(&[("a.yaml", OPEN), ("b.yaml", &warned)]);
     let ran = policy(&["validate", text(dir.path())]);
-    assert_eq!(ran.status, 1, "{}", ran.out);
+    assert_eq!(ran.status, 0, "{}", ran.out);
     assert!(
         ran.out.contains("warning: `*github.com` also matches"),
         "{}",
         ran.out
     );
-    let ran = policy(&["validate", text(&dir.path().join("a.yaml"))]);
+    let ran = policy(&["validate", "--deny-warnings", text(dir.path())]);
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    let fine = dir.path().join("a.yaml");
+    let ran = policy(&["validate", "--deny-warnings", text(&fine)]);
     assert_eq!(ran.status, 0, "{}", ran.out);
+}
+
+#[test]
+fn the_policies_of_the_articles_are_valid_and_those_that_need_a_proxy_say_so() {
+    let ran = policy(&["validate", "examples/articles", "examples/policies"]);
+    assert_eq!((ran.status, &*ran.err), (0, ""), "{}", ran.out);
+    for (file, proxy) in [("api-server-policy", "http"), ("kafka", "kafka")] {
+        let line = ran
+            .out
+            .lines()
+            .find(|line| line.contains(&format!("{file}.yaml")) && line.contains("warning"));
+        assert!(line.is_some_and(|l| l.contains(proxy)), "{}", ran.out);
+    }
+}
+
+#[test]
+fn without_the_proxy_what_it_would_judge_is_refused() {
+    let world = "endpoints:\n- {name: a, namespace: ci, ips: [10.0.0.1]}\n";
+    let http = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+        metadata: {name: read, namespace: ci}\nspec:\n  endpointSelector: {}\n  egress:\n  \
+        - toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]\n";
+    let dir = folder(&[
+        ("world.yaml", world),
+        ("policy.yaml", http),
+        (
+            "flows.yaml",
+            "- {from: ci/a, to: 203.0.113.7, protocol: TCP, port: 80, http: {method: GET}}\n",
+        ),
+    ]);
+    let at = |name: &str| text(&dir.path().join(name)).to_owned();
+    let run = |more: &[&str]| {
+        let (world, policies, flows) = (at("world.yaml"), at("policy.yaml"), at("flows.yaml"));
+        let mut args = vec![
+            "verdict", "--world", &world, "--policy", &policies, "--flows", &flows,
+        ];
+        args.extend(more);
+        let ran = policy(&args);
+        assert_eq!((ran.status, &*ran.err), (0, ""));
+        ran.out.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let judged = run(&["-o", "json"]);
+    assert!(
+        judged
+            .contains(r#""verdict": "REDIRECTED", "reason": 0, "match": "L4-only", "l7": "http""#),
+        "{judged}"
+    );
+    let judged = run(&["-o", "json", "--datapath-only"]);
+    assert!(
+        judged.contains(
+            r#""verdict": "DROPPED", "reason": 133, "match": "none", "l7": null, "rules": []"#
+        ),
+        "{judged}"
+    );
+    assert!(
+        judged.contains("only the http proxy could let it pass"),
+        "{judged}"
+    );
 }

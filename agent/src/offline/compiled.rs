@@ -13,8 +13,8 @@ use fqdn_ebpf_common::{
 };
 use identity::{IdentityId, LocalIdentities, SelectorSet};
 use policy::{
-    compile::{CompileInput, SelectorTable, compile},
-    compiled::{Direction, EndpointPolicy, Protocol, RuleSetId},
+    compile::{CompileInput, SelectorTable, Surroundings, compile_in},
+    compiled::{Direction, EndpointPolicy, Flow, FlowVerdict, L7Grant, Protocol, RuleSetId},
     fqdn::Fqdn,
 };
 
@@ -61,19 +61,30 @@ pub(super) struct PeerIs {
 }
 
 impl PeerIs {
+    /// One set of selectors per name that led to the address.
+    fn sets(&self) -> Vec<SelectorSet> {
+        self.learned
+            .slots
+            .iter()
+            .map(|(_, set)| set.clone())
+            .collect()
+    }
+
     /// Every selector the address was learned under.
     pub(super) fn selectors(&self) -> SelectorSet {
-        let sets = self.learned.slots.iter().map(|(_, set)| set);
-        sets.fold(SelectorSet::default(), |all, set| all.union(set))
+        let sets = self.sets();
+        sets.iter()
+            .fold(SelectorSet::default(), |all, set| all.union(set))
     }
 }
 
 impl Layer {
     fn compile(
         input: &CompileInput<'_>,
+        around: &Surroundings,
         selectors: &mut SelectorTable,
     ) -> Result<Self, WorldError> {
-        let policy = compile(input, selectors)?;
+        let policy = compile_in(input, around, selectors)?;
         Ok(Self {
             entries: Entries::of(&policy),
             policy,
@@ -106,12 +117,31 @@ impl Layer {
         verdict::judge(&self.entries, &ask, &peers)
     }
 
-    /// The policies behind a judgement that an entry decided, sorted.
-    pub(super) fn policies(&self, judgement: &Judgement) -> Vec<String> {
-        let rules = self
-            .policy
-            .rule_set(RuleSetId::from_raw(judgement.rule_set));
-        let mut names: Vec<_> = rules.iter().map(|r| r.policy.to_string()).collect();
+    /// The same with every rule behind it, and with what proxies would be asked.
+    pub(super) fn explain(
+        &self,
+        direction: Direction,
+        peer: &PeerIs,
+        protocol: Protocol,
+        port: u16,
+    ) -> FlowVerdict<'_> {
+        self.policy.judge(&Flow {
+            direction,
+            peer: peer.identity,
+            learned: &peer.sets(),
+            proto: Some(protocol),
+            port,
+        })
+    }
+
+    /// The policies behind sets of rules and L7 parts, sorted.
+    pub(super) fn policies(&self, sets: &[RuleSetId], grants: &[&L7Grant]) -> Vec<String> {
+        let of_sets = sets.iter().flat_map(|set| self.policy.rule_set(*set));
+        let of_grants = grants.iter().map(|grant| &grant.rule);
+        let mut names: Vec<_> = of_sets
+            .chain(of_grants)
+            .map(|rule| rule.policy.to_string())
+            .collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -122,12 +152,13 @@ impl Compiled {
     /// `audited`: nothing is enforced, everything is watched.
     pub(super) fn new(
         input: &CompileInput<'_>,
+        around: &Surroundings,
         audited: bool,
         names: &[Taught],
         selectors: &mut SelectorTable,
         locals: &mut LocalIdentities,
     ) -> Result<Self, WorldError> {
-        let layer = Layer::compile(input, selectors)?;
+        let layer = Layer::compile(input, around, selectors)?;
         let mut compiled = if audited {
             Self {
                 shadow: Some(layer),

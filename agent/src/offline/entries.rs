@@ -122,7 +122,8 @@ const fn action_of(action: compiled::Action) -> Action {
     }
 }
 
-const fn bits_of(l4: L4) -> L4Bits {
+/// How specific an entry is, as the map counts.
+pub(super) const fn bits_of(l4: L4) -> L4Bits {
     match l4 {
         L4::Any => L4Bits::ANY,
         L4::Protocol { .. } => L4Bits::PROTOCOL,

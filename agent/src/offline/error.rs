@@ -126,6 +126,9 @@ pub enum Cause {
         /// The protocol.
         protocol: Protocol,
     },
+    /// Not a call of Kafka.
+    #[error("`{0}` is neither the name nor the number of a call of Kafka")]
+    ApiKey(String),
     /// Two L7 parts.
     #[error("a flow has one of `dns`, `http`, `kafka` and `sni`")]
     SeveralL7,

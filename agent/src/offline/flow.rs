@@ -179,7 +179,7 @@ pub struct Kafka {
     pub api_key: String,
     /// The version of it.
     #[serde(default)]
-    pub api_version: u16,
+    pub api_version: i16,
     /// Who asks.
     #[serde(default, rename = "clientID")]
     pub client_id: String,

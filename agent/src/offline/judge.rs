@@ -7,25 +7,27 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use fqdn_ebpf_common::{
     policy::{Action, MatchType},
     reason::DropReason,
 };
-use identity::LocalIdentities;
+use identity::{Label, LocalIdentities};
 use ipnet::IpNet;
 use policy::{
-    compile::{CompileInput, SelectorTable, prefixes},
-    compiled::{Direction, Protocol},
+    compile::{CompileInput, NamedPorts, SelectorTable, Surroundings, prefixes_in},
+    compiled::{self, Direction, L7Grant, Peer, Protocol},
     fqdn::Fqdn,
-    model::Policy,
+    model::{CidrGroup, Policy},
 };
 use serde_saphyr::Spanned;
 
 use super::{
     Cause, Decision, InputError, L7, OfflineError, Outcome, Sourced, Verdict,
     compiled::{Compiled, Layer, PeerIs, Taught},
+    entries,
     flow::{self, Flow},
     l7::Said,
     outcome::match_name,
@@ -34,7 +36,7 @@ use super::{
     view::View,
     world::{Config, World},
 };
-use crate::WorldError;
+use crate::{WorldError, policies::Loaded};
 
 /// How to judge.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +51,7 @@ pub struct Options {
 /// The first mistake in the world or the flows.
 pub fn judge(
     world: &Sourced<World>,
-    policies: &[Policy],
+    policies: &Loaded,
     flows: &Sourced<Vec<Spanned<Flow>>>,
     options: Options,
 ) -> Result<Vec<Outcome>, OfflineError> {
@@ -79,6 +81,7 @@ pub(super) struct Judge<'a> {
     pub(super) universe: Universe,
     config: &'a Config,
     policies: &'a [Policy],
+    groups: Vec<CidrGroup>,
     options: Options,
     prefixes: BTreeSet<IpNet>,
     /// What each endpoint learned.
@@ -92,17 +95,27 @@ pub(super) struct Judge<'a> {
 impl<'a> Judge<'a> {
     fn new(
         world: &'a Sourced<World>,
-        policies: &'a [Policy],
+        loaded: &'a Loaded,
         options: Options,
     ) -> Result<Self, OfflineError> {
         let universe = Universe::new(world)?;
+        let policies = &loaded.policies;
+        let groups: Vec<_> = groups_of(world)?
+            .into_iter()
+            .chain(loaded.groups.iter().cloned())
+            .collect();
+        let around = Surroundings {
+            groups: groups.clone(),
+            ..Surroundings::default()
+        };
         Ok(Self {
             names: names(world, &universe)?,
             universe,
             config: &world.value.config,
             policies,
             options,
-            prefixes: prefixes(policies),
+            prefixes: prefixes_in(policies, &around),
+            groups,
             locals: LocalIdentities::default(),
             selectors: SelectorTable::default(),
             views: HashMap::new(),
@@ -207,13 +220,16 @@ impl<'a> Judge<'a> {
                 pod.home,
                 &self.config.cluster,
                 self.prefixes.iter().copied(),
+                &self.groups,
                 &mut self.locals,
             )?;
             self.views.insert(pod.home, view);
         }
-        let Some(view) = self.views.get(&pod.home) else {
+        let Some(view) = self.views.get_mut(&pod.home) else {
             return Ok(());
         };
+        view.around.own_ports = NamedPorts::default();
+        pod.name_ports(&mut view.around.own_ports);
         let input = CompileInput {
             policies: self.policies,
             subject: &pod.labels,
@@ -225,6 +241,7 @@ impl<'a> Judge<'a> {
         let names = self.names.get(&at).map_or(&[][..], Vec::as_slice);
         let compiled = Compiled::new(
             &input,
+            &view.around,
             self.config.policy_audit_mode,
             names,
             &mut self.selectors,
@@ -283,38 +300,61 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// One policy about one peer.
+/// One policy about one peer. The kernel's function decides; what is known only here explains it,
+/// and says what a proxy that is not part of the datapath would make of it.
 fn judged(
     layer: &Layer,
     direction: Direction,
     peer: &PeerIs,
     case: &Case,
     port: u16,
-    _options: Options,
+    options: Options,
 ) -> Decision {
     let judgement = layer.judge(direction, peer, case.protocol, port);
-    let by_entry = judgement.match_type != MatchType::None;
-    let decision = Decision {
-        match_type: match_name(judgement.match_type),
-        rules: if by_entry {
-            layer.policies(&judgement)
-        } else {
-            Vec::new()
-        },
-        ..forwarded()
+    let explained = layer.explain(direction, peer, case.protocol, port);
+    if let (compiled::Outcome::Redirected(proxy), false) =
+        (explained.outcome, options.datapath_only)
+    {
+        let decision = Decision {
+            match_type: match_name(strongest(&explained.grants)),
+            rules: layer.policies(&explained.rule_sets, &explained.grants),
+            ..forwarded()
+        };
+        let refused = case.said.refused_by(proxy, &explained);
+        return redirected(decision, proxy.into(), refused);
+    }
+    let by_rule = matches!(
+        explained.datapath,
+        compiled::Outcome::Allowed | compiled::Outcome::Denied | compiled::Outcome::RedirectedDns
+    );
+    let decision = if by_rule {
+        Decision {
+            match_type: match_name(judgement.match_type),
+            rules: layer.policies(&explained.rule_sets, &[]),
+            ..forwarded()
+        }
+    } else {
+        forwarded()
     };
     match judgement.action {
         Action::Allow => decision,
         Action::Deny => {
-            let reason = if by_entry {
+            let reason = if by_rule {
                 DropReason::PolicyDeny
             } else {
                 DropReason::PolicyDenied
             };
+            let text = match explained.datapath {
+                compiled::Outcome::Redirected(proxy) => format!(
+                    "{}: only the {proxy} proxy could let it pass, and it is not there",
+                    reason.text()
+                ),
+                _ => reason.text().to_owned(),
+            };
             Decision {
                 match_type: decision.match_type,
                 rules: decision.rules,
-                ..dropped(reason.number(), reason.text())
+                ..dropped(reason.number(), &text)
             }
         }
         Action::RedirectDns => {
@@ -322,6 +362,18 @@ fn judged(
             redirected(decision, L7::Dns, refused)
         }
     }
+}
+
+/// How the most specific of the L7 parts matched.
+fn strongest(grants: &[&L7Grant]) -> MatchType {
+    let of = |grant: &&L7Grant| (grant.peer != Peer::Any, entries::bits_of(grant.l4));
+    grants
+        .iter()
+        .map(of)
+        .max()
+        .map_or(MatchType::None, |(specific, bits)| {
+            MatchType::of(u32::from(specific), bits)
+        })
 }
 
 /// What the proxy makes of it. A refusal of its own is no drop of the datapath.
@@ -368,6 +420,31 @@ fn port(flow: &Flow) -> Result<u16, (&'static str, Cause)> {
         (Some(port), false) => Ok(port),
         (None, false) => Err(("port", Cause::PortMissing(protocol))),
     }
+}
+
+/// The groups of prefixes of the world.
+fn groups_of(world: &Sourced<World>) -> Result<Vec<CidrGroup>, InputError> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for (at, written) in world.value.cidr_groups.iter().enumerate() {
+        let group = &written.value;
+        if !seen.insert(&*group.name) {
+            let cause = Cause::Twice {
+                kind: "CIDR group",
+                name: group.name.clone(),
+            };
+            return Err(world.wrong(written, format!("cidrGroups[{at}].name"), cause));
+        }
+        let labels = group.labels.iter();
+        all.push(CidrGroup {
+            name: (&*group.name).into(),
+            labels: labels.map(|(key, value)| Label::k8s(key, value)).collect(),
+            prefixes: group.cidrs.iter().map(|prefix| prefix.0).collect(),
+            file: Arc::clone(&world.file),
+            line: u32::try_from(written.referenced.line()).unwrap_or(0),
+        });
+    }
+    Ok(all)
 }
 
 /// What each endpoint learned by name.

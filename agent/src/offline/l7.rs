@@ -5,8 +5,9 @@
 //! Not here: whether the flow reaches a proxy at all (`judge`).
 
 use policy::{
-    compiled::{DnsVerdict, Protocol},
+    compiled::{DnsVerdict, FlowVerdict, Protocol},
     fqdn::Fqdn,
+    l7::{Message, Proxy, http, kafka},
 };
 
 use super::{
@@ -22,8 +23,12 @@ pub(super) enum Said {
     Nothing,
     /// A DNS question.
     Dns(Fqdn),
-    /// Something no rule of a policy speaks about: HTTP, Kafka, TLS.
-    Other,
+    /// An HTTP request.
+    Http(http::Request),
+    /// A Kafka request.
+    Kafka(kafka::Request),
+    /// A TLS greeting to this server.
+    Hello(String),
 }
 
 impl Said {
@@ -50,20 +55,45 @@ impl Said {
             })?;
             parts.push(("dns", Self::Dns(name)));
         }
-        let others = [
-            ("http", flow.http.is_some()),
-            ("kafka", flow.kafka.is_some()),
-            ("sni", flow.sni.is_some()),
-        ];
-        for (part, _) in others.into_iter().filter(|(_, is_there)| *is_there) {
-            over(part, &[Tcp])?;
-            parts.push((part, Self::Other));
+        if let Some(request) = &flow.http {
+            over("http", &[Tcp])?;
+            parts.push(("http", Self::Http(request.into())));
+        }
+        if let Some(request) = &flow.kafka {
+            over("kafka", &[Tcp])?;
+            let request = kafka_request(request).map_err(|cause| ("kafka.apiKey", cause))?;
+            parts.push(("kafka", Self::Kafka(request)));
+        }
+        if let Some(flow::Sni(name)) = &flow.sni {
+            over("sni", &[Tcp])?;
+            parts.push(("sni", Self::Hello(name.clone())));
         }
         match (parts.pop(), parts.pop()) {
             (None, _) => Ok(Self::Nothing),
             (Some((_, only)), None) => Ok(only),
             (Some((name, _)), Some(_)) => Err((name, Cause::SeveralL7)),
         }
+    }
+
+    /// Why another proxy refuses what is said.
+    pub(super) fn refused_by(&self, proxy: Proxy, verdict: &FlowVerdict<'_>) -> Option<String> {
+        let (message, text) = match self {
+            Self::Nothing | Self::Dns(_) => return None,
+            Self::Http(request) => (
+                Message::Http(request),
+                format!("{} {}", request.method, request.path),
+            ),
+            Self::Kafka(request) => (
+                Message::Kafka(request),
+                format!(
+                    "call {} about {}",
+                    request.api_key,
+                    request.topics.join(", ")
+                ),
+            ),
+            Self::Hello(name) => (Message::Hello(Some(name)), format!("the server {name}")),
+        };
+        (!verdict.allows(message)).then(|| format!("the {proxy} proxy refuses {text}"))
     }
 
     /// Why the DNS proxy refuses the question.
@@ -95,4 +125,29 @@ impl Said {
             }
         }
     }
+}
+
+impl From<&flow::Http> for http::Request {
+    fn from(written: &flow::Http) -> Self {
+        Self {
+            method: written.method.clone(),
+            path: written.path.clone(),
+            host: written.host.clone(),
+            headers: written.headers.clone().into_iter().collect(),
+        }
+    }
+}
+
+/// `apiKey` by name or number.
+fn kafka_request(written: &flow::Kafka) -> Result<kafka::Request, Cause> {
+    let key = &written.api_key;
+    let api_key = kafka::api_key(key)
+        .or_else(|| key.parse().ok())
+        .ok_or_else(|| Cause::ApiKey(key.clone()))?;
+    Ok(kafka::Request {
+        api_key,
+        api_version: written.api_version,
+        client_id: written.client_id.clone(),
+        topics: written.topics().into_iter().map(str::to_owned).collect(),
+    })
 }

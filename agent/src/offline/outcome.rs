@@ -7,6 +7,7 @@
 use std::fmt;
 
 use fqdn_ebpf_common::policy::MatchType;
+use policy::l7::Proxy;
 use serde::{Deserialize, Serialize};
 
 /// What happens to a flow. In the order in which one direction's verdict becomes the flow's.
@@ -46,6 +47,16 @@ pub enum L7 {
     Kafka,
     /// The proxy that looks at TLS greetings.
     Sni,
+}
+
+impl From<Proxy> for L7 {
+    fn from(proxy: Proxy) -> Self {
+        match proxy {
+            Proxy::Http => Self::Http,
+            Proxy::Kafka => Self::Kafka,
+            Proxy::Tls => Self::Sni,
+        }
+    }
 }
 
 impl fmt::Display for L7 {

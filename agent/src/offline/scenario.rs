@@ -9,10 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use policy::{
-    model::Policy,
-    parse::{Limits, Note},
-};
+use policy::parse::{Limits, Note};
 use serde::{
     Deserialize, Deserializer,
     de::{self, value},
@@ -25,7 +22,7 @@ use super::{
     judge,
     world::World,
 };
-use crate::policies;
+use crate::policies::{self, Loaded};
 
 /// A scenario.
 #[derive(Clone, Debug, Default)]
@@ -111,12 +108,12 @@ pub fn test(path: &Path, fallback: Fallback<'_>) -> Result<Tested, Vec<OfflineEr
             return Err(one(flows.wrong(flow, field, Cause::ExpectMissing)));
         }
     }
-    let (policies, notes) = policies(&scenario, base, &world, fallback)?;
-    let outcomes = judge(&world, &policies, &flows, fallback.options).map_err(|e| vec![e])?;
+    let loaded = policies(&scenario, base, &world, fallback)?;
+    let outcomes = judge(&world, &loaded, &flows, fallback.options).map_err(|e| vec![e])?;
     Ok(Tested {
         flows: outcomes.len(),
         mismatches: mismatches(&flows, &outcomes),
-        notes,
+        notes: loaded.notes,
     })
 }
 
@@ -161,7 +158,7 @@ fn policies(
     base: &Path,
     world: &Sourced<World>,
     fallback: Fallback<'_>,
-) -> Result<(Vec<Policy>, Vec<Note>), Vec<OfflineError>> {
+) -> Result<Loaded, Vec<OfflineError>> {
     let paths: Vec<_> = match &scenario.value.0.policies {
         Some(paths) => paths.0.iter().map(|path| base.join(path)).collect(),
         None if fallback.policies.is_empty() => {
@@ -179,24 +176,13 @@ fn policies(
 ///
 /// # Errors
 /// Every mistake in every file.
-pub fn load(
-    paths: &[PathBuf],
-    world: &World,
-) -> Result<(Vec<Policy>, Vec<Note>), Vec<OfflineError>> {
-    if paths.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
+pub fn load(paths: &[PathBuf], world: &World) -> Result<Loaded, Vec<OfflineError>> {
     let limits = Limits {
         cluster: world.config.cluster.clone(),
         ..Limits::default()
     };
-    let loaded = policies::load(paths, &limits).map_err(|errors| {
-        errors
-            .into_iter()
-            .map(OfflineError::from)
-            .collect::<Vec<_>>()
-    })?;
-    Ok((loaded.policies, loaded.notes))
+    policies::load(paths, &limits)
+        .map_err(|errors| errors.into_iter().map(OfflineError::from).collect())
 }
 
 fn mismatches(flows: &Sourced<Vec<Spanned<Flow>>>, outcomes: &[Outcome]) -> Vec<Mismatch> {

@@ -3,6 +3,7 @@
 use policy::parse;
 
 use super::{Decision, Options, Outcome, Verdict, file, flow::Flows, judge, world::World};
+use crate::policies::Loaded;
 
 /// The outcomes of flows, one per line, in a world with policies.
 fn outcomes(world: &str, policies: &str, flows: &str) -> Vec<Outcome> {
@@ -11,9 +12,12 @@ fn outcomes(world: &str, policies: &str, flows: &str) -> Vec<Outcome> {
         cluster: world.value.config.cluster.clone(),
         ..parse::Limits::default()
     };
-    let policies = parse::bytes("policies.yaml", policies.as_bytes(), &limits)
-        .unwrap()
-        .policies;
+    let parsed = parse::bytes("policies.yaml", policies.as_bytes(), &limits).unwrap();
+    let policies = Loaded {
+        policies: parsed.policies,
+        groups: parsed.groups,
+        notes: parsed.notes,
+    };
     let flows = file::text::<Flows>("flows.yaml", flows).unwrap();
     let flows = flows.with(flows.value.0.clone());
     judge(&world, &policies, &flows, Options::default()).unwrap()
@@ -157,7 +161,7 @@ fn an_address_is_whoever_it_belongs_to() {
         let world = file::text::<World>("w", &world).unwrap();
         let flows = file::text::<Flows>("f", flows).unwrap();
         let flows = flows.with(flows.value.0.clone());
-        judge(&world, &[], &flows, Options::default())
+        judge(&world, &Loaded::default(), &flows, Options::default())
             .unwrap_err()
             .to_string()
     };

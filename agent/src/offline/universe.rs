@@ -10,7 +10,10 @@ use std::{
 };
 
 use identity::{IdentityId, Label, LabelIdentities, LabelSet, source};
-use policy::selector::{NAMESPACE, NAMESPACE_LABELS};
+use policy::{
+    compile::NamedPorts,
+    selector::{NAMESPACE, NAMESPACE_LABELS},
+};
 
 use super::{
     Cause, InputError, Sourced,
@@ -34,6 +37,17 @@ pub(super) struct Pod {
     pub(super) ports: Vec<ContainerPort>,
     /// The node it is on, where that is known.
     pub(super) home: Option<usize>,
+}
+
+impl Pod {
+    /// Adds the names its containers give to ports.
+    pub(super) fn name_ports(&self, known: &mut NamedPorts) {
+        for port in &self.ports {
+            if let Some(name) = &port.name {
+                known.insert(name, port.protocol.into(), port.port);
+            }
+        }
+    }
 }
 
 /// A node.
@@ -123,6 +137,15 @@ impl Universe {
             Party::Service(_, address) | Party::Outside(address) => Some(vec![address]),
         }
         .unwrap_or_default()
+    }
+
+    /// Backends of services that are nobody the world knows.
+    pub(super) fn outside_backends(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let all = self.services.iter().flat_map(|service| &service.backends);
+        all.filter_map(|text| match self.party(&text.value) {
+            Ok(Party::Outside(address)) => Some(address),
+            _ => None,
+        })
     }
 
     /// What people call it.

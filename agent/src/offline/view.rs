@@ -7,11 +7,15 @@
 //! The node a pod runs on is `host` to it, every other one a `remote-node`; so a pod on another
 //! node is judged by another view.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use identity::{AddressBook, IdentityId, Label, LabelSet, LocalIdentities, reserved};
 use ipnet::IpNet;
-use policy::{compile::Identities, selector::CLUSTER};
+use policy::{
+    compile::{Identities, NamedPorts, Service, Surroundings},
+    model::CidrGroup,
+    selector::CLUSTER,
+};
 
 use super::universe::{Node, Party, Universe};
 use crate::WorldError;
@@ -23,6 +27,8 @@ const NODE_SCOPE: u32 = 0x0200_0001;
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) identities: Identities,
+    /// What rules refer to besides identities. The endpoint's own ports are set for each.
+    pub(super) around: Surroundings,
     book: AddressBook,
 }
 
@@ -32,6 +38,7 @@ impl View {
         home: Option<usize>,
         cluster: &str,
         prefixes: impl IntoIterator<Item = IpNet>,
+        groups: &[CidrGroup],
         locals: &mut LocalIdentities,
     ) -> Result<Self, WorldError> {
         let mut book = AddressBook::default();
@@ -66,10 +73,25 @@ impl View {
                 book.insert_address(*address, pod.identity);
             }
         }
+        // A backend outside is not the whole world: it has a number of its own.
+        for address in universe.outside_backends() {
+            let prefix = IpNet::from(address);
+            let id = locals.cidr(prefix)?;
+            book.insert_prefix(prefix, id);
+            cidrs.push((id, prefix));
+        }
         cidrs.sort_unstable();
         cidrs.dedup();
+        let around = Surroundings {
+            groups: groups.to_vec(),
+            services: services(universe, &book),
+            own_ports: NamedPorts::default(),
+            ports: ports(universe),
+            addresses: addresses(universe, home),
+        };
         Ok(Self {
             identities: Identities::new(cluster, labels, cidrs),
+            around,
             book,
         })
     }
@@ -95,19 +117,73 @@ fn node_labels(node: &Node, id: IdentityId, cluster: &str) -> LabelSet {
     let api_server = node
         .is_api_server
         .then(|| Label::reserved("kube-apiserver"));
-    if id == reserved::HOST {
-        return [Label::reserved("host")]
-            .into_iter()
-            .chain(api_server)
-            .collect();
-    }
     let own = node
         .labels
         .iter()
         .map(|(key, value)| Label::k8s(key, value));
+    let (is, of_cluster) = if id == reserved::HOST {
+        ("host", None)
+    } else {
+        ("remote-node", Some(Label::k8s(CLUSTER, cluster)))
+    };
     own.chain(api_server)
-        .chain([Label::reserved("remote-node"), Label::k8s(CLUSTER, cluster)])
+        .chain([Label::reserved(is)])
+        .chain(of_cluster)
         .collect()
+}
+
+/// Services by what is behind them.
+fn services(universe: &Universe, book: &AddressBook) -> Vec<Service> {
+    let backends = |service: &super::world::Service| {
+        let mut ids: Vec<_> = service
+            .backends
+            .iter()
+            .filter_map(|text| universe.party(&text.value).ok())
+            .flat_map(|party| universe.addresses(party))
+            .map(|address| book.lookup(address))
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    };
+    universe
+        .services
+        .iter()
+        .map(|service| Service {
+            namespace: (&*service.namespace).into(),
+            name: (&*service.name).into(),
+            labels: service
+                .labels
+                .iter()
+                .map(|(key, value)| Label::k8s(key, value))
+                .collect(),
+            backends: backends(service),
+        })
+        .collect()
+}
+
+/// The names of ports of every identity: those of all pods that share it.
+fn ports(universe: &Universe) -> BTreeMap<IdentityId, NamedPorts> {
+    let mut all: BTreeMap<_, NamedPorts> = BTreeMap::new();
+    for pod in &universe.pods {
+        let own = all.entry(pod.identity).or_default();
+        pod.name_ports(own);
+    }
+    all
+}
+
+/// The addresses of workloads and nodes.
+fn addresses(universe: &Universe, home: Option<usize>) -> BTreeMap<IdentityId, Vec<IpAddr>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for pod in &universe.pods {
+        let own = all.entry(pod.identity).or_default();
+        own.extend(&pod.addresses);
+    }
+    for (at, node) in universe.nodes.iter().enumerate() {
+        let own = all.entry(node_identity(at, home)).or_default();
+        own.extend(&node.addresses);
+    }
+    all
 }
 
 fn outside_api_server(address: IpAddr) -> LabelSet {
