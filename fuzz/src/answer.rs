@@ -59,7 +59,7 @@ pub fn answer_acceptance(data: &[u8]) {
     shell.publish();
     let server = if foreign { FOREIGN } else { TRUSTED };
     let qtype = *input.pick(&[1, 28, 65, 64, 5, 255]);
-    let name: &[u8] = *input.pick(&NAMES);
+    let name: &[u8] = input.pick::<&[u8]>(&NAMES);
     let question = message::question(name, qtype);
     let query = message::query(0x4242, &question);
     shell.query(client(ENDPOINT, 5000, tcp, server), &query);

@@ -442,7 +442,7 @@ fn v4(input: &mut Input<'_>) -> (bool, Vec<u8>) {
     };
     let (protocol, transport) = transport(input, POD4.as_slice(), peer.as_slice(), out);
     let fragment: u16 = *input.pick(&[0, 0, 0, 0x4000, 0x2000, 0x0001, 0x2001, 0x8000]);
-    let options: &[u8] = *input.pick(&[
+    let options: &[u8] = input.pick::<&[u8]>(&[
         &[][..],
         &[],
         &[],

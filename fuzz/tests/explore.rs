@@ -6,6 +6,12 @@
 //!
 //! `FUZZ_SECONDS` and `FUZZ_SEED` make it longer and different.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says what went wrong by failing"
+)]
+
 mod corpus;
 
 use std::{

@@ -4,6 +4,8 @@
 //! Out: a failure that names the input that breaks a property, or the target without inputs.
 //! Not here: making inputs (`seeds.rs`, `explore.rs`, `fuzz/libfuzzer`).
 
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
 mod corpus;
 
 use std::panic::catch_unwind;

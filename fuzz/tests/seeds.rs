@@ -5,6 +5,13 @@
 //!      otherwise: a format that changed shows here.
 //! Not here: inputs that were found (every other file of a corpus).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test says what went wrong by failing"
+)]
+
 mod corpus;
 
 use fqdn_ebpf_common::ABI_VERSION;
