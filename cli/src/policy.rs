@@ -63,7 +63,6 @@ fn validate(files: &[PathBuf], deny_warnings: bool) -> anyhow::Result<i32> {
     say(&checked.notes);
     let errors = checked.errors.iter().map(ToString::to_string);
     let advice = checked.advice.iter().map(ToString::to_string);
-    let needs_proxy = checked.needs_proxy.iter().map(ToString::to_string);
     let groups = checked
         .groups
         .iter()
@@ -72,12 +71,7 @@ fn validate(files: &[PathBuf], deny_warnings: bool) -> anyhow::Result<i32> {
         .policies
         .iter()
         .map(|policy| format!("{}: {} is valid", policy.file, policy.reference));
-    for line in errors
-        .chain(advice)
-        .chain(needs_proxy)
-        .chain(groups)
-        .chain(valid)
-    {
+    for line in errors.chain(advice).chain(groups).chain(valid) {
         output::line(&line)?;
     }
     Ok(if !checked.is_valid() {

@@ -579,6 +579,16 @@ fn the_policies_of_the_articles_are_valid_and_those_that_need_a_proxy_say_so() {
             .find(|line| line.contains(&format!("{file}.yaml")) && line.contains("warning"));
         assert!(line.is_some_and(|l| l.contains(proxy)), "{}", ran.out);
     }
+    // Together with a policy that lets it ask a resolver the first one is complete, by itself not.
+    let no_path = "without any allowed DNS traffic";
+    assert!(!ran.out.contains(no_path), "{}", ran.out);
+    let ran = policy(&["validate", "examples/articles"]);
+    let lines: Vec<_> = ran.out.lines().filter(|l| l.contains(no_path)).collect();
+    assert!(
+        matches!(lines[..], [line] if line.contains("allow-external-api.yaml:11: warning")),
+        "{}",
+        ran.out
+    );
 }
 
 #[test]

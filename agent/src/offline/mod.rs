@@ -31,4 +31,4 @@ pub use file::{Sourced, flows, flows_of, world};
 pub use judge::{Options, judge};
 pub use outcome::{Decision, L7, Outcome, Verdict};
 pub use scenario::{Mismatch, Tested, test};
-pub use validate::{Checked, NeedsProxy, validate};
+pub use validate::{Checked, validate};
