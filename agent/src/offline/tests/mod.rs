@@ -1,5 +1,8 @@
 //! Worlds, modes and forms of flows, each as small as it can be.
 
+mod agreement;
+mod language;
+
 use policy::parse;
 
 use super::{Decision, Options, Outcome, Verdict, file, flow::Flows, judge, world::World};
