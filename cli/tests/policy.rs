@@ -634,3 +634,62 @@ fn without_the_proxy_what_it_would_judge_is_refused() {
         "{judged}"
     );
 }
+
+#[test]
+fn a_scenario_may_hold_its_world_and_be_json() {
+    let scenario = r#"{
+	"world": {"endpoints": [
+		{"name": "a", "namespace": "ci", "labels": {"app": "a"}, "ips": ["10.0.0.1"]},
+		{"name": "b", "namespace": "ci", "ips": ["10.0.0.2"]}
+	]},
+	"policy": "policy.yaml",
+	"flows": [
+		{"from": "ci/a", "to": "ci/b", "protocol": "TCP", "port": 80, "expect": {
+			"verdict": "FORWARDED",
+			"egress": {"verdict": "FORWARDED", "reason": 0, "match": "L4-only", "l7": null,
+				"rules": ["CiliumNetworkPolicy/ci/open"], "reason_text": ""},
+			"ingress": {"verdict": "FORWARDED", "reason": 0, "match": "none", "l7": null,
+				"rules": [], "reason_text": ""}
+		}},
+		{"from": "ci/a", "to": "ci/b", "protocol": "TCP", "port": 81, "expect": "FORWARDED"}
+	]
+}
+"#;
+    let dir = folder(&[("policy.yaml", OPEN), ("scenario.json", scenario)]);
+    let ran = policy(&["test", text(&dir.path().join("scenario.json"))]);
+    assert_eq!((ran.status, &*ran.err), (1, ""));
+    assert!(
+        ran.out.contains(":15: flows[1]: ci/a -> ci/b 81/TCP"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains("1 of 2 flows"), "{}", ran.out);
+}
+
+#[test]
+fn yaml_and_json_hold_the_same() {
+    let both = ["json", "yaml"].map(|format| {
+        let ran = policy(&[
+            "verdict",
+            "--world",
+            "examples/world/world.yaml",
+            "--policy",
+            "examples/world/policies",
+            "--policy",
+            "examples/articles/argocd-egress.yaml",
+            "-o",
+            format,
+        ]);
+        assert_eq!((ran.status, &*ran.err), (0, ""));
+        ran.out
+    });
+    let json: serde_json::Value = serde_json::from_str(&both[0]).unwrap();
+    let flows = json.as_array().unwrap();
+    assert_eq!(flows.len(), 7);
+    for flow in flows {
+        let keys: Vec<_> = flow.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["egress", "ingress", "verdict"]);
+    }
+    let verdicts = both[1].matches("- verdict: ").count();
+    assert_eq!(verdicts, flows.len());
+}

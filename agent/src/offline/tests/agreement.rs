@@ -61,10 +61,10 @@ fn what_is_decided_is_what_is_explained() {
         (IdentityId::from_raw(257), pod("b")),
     ];
     let mut judged = 0;
-    for first in 0..SECTIONS.len() {
-        for second in first..SECTIONS.len() {
-            for third in second..SECTIONS.len() {
-                let text = policies(&[SECTIONS[first], SECTIONS[second], SECTIONS[third]]);
+    for (at, first) in SECTIONS.iter().enumerate() {
+        for (next, second) in SECTIONS.iter().enumerate().skip(at) {
+            for third in SECTIONS.iter().skip(next) {
+                let text = policies(&[first, second, third]);
                 let parsed = parse::documents("p.yaml", &text).unwrap();
                 let around = Surroundings::default();
                 let mut locals = LocalIdentities::default();
