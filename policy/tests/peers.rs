@@ -4,7 +4,7 @@ mod village;
 
 use identity::{Label, LabelSet};
 use policy::{
-    compile::{EnforcementMode, Service, Surroundings},
+    compile::{CompileError, EnforcementMode, Service, Surroundings},
     compiled::{Direction, Outcome, Protocol},
     fqdn::Fqdn,
 };
@@ -244,4 +244,27 @@ fn an_older_group_and_lists_of_every_kind_are_read() {
         .map(|p| p.reference.to_string())
         .collect();
     assert_eq!(names, ["NetworkPolicy/a/n", "ClusterNetworkPolicy/p"]);
+}
+
+/// Ranges that fall apart into many prefixes, for many peers, are refused before they fill memory.
+#[test]
+fn what_multiplies_is_bounded() {
+    let odd: Vec<_> = (1..=40)
+        .map(|n| format!("{{port: '{n}', endPort: 65534}}"))
+        .collect();
+    let rule = format!("{{ports: [{}]}},", odd.join(", "));
+    let prefixes: Vec<_> = (0..2000)
+        .map(|n| format!("10.{}.{}.0/24", n / 256, n % 256))
+        .collect();
+    let text = egress(&format!(
+        "{{toCIDR: [{}], toPorts: [{}]}}",
+        prefixes.join(", "),
+        rule.repeat(40)
+    ));
+    let result = try_village(&text, &Surroundings::default(), EnforcementMode::Default);
+    assert!(
+        matches!(result, Err(CompileError::TooMany { .. })),
+        "{:?}",
+        result.map(|village| village.policy.entries.len())
+    );
 }

@@ -12,6 +12,12 @@ use crate::{
     model::{Clause, Effect, Peers, Policy, PortRange, PortRule, Ports, Prefix, Rule},
 };
 
+/// How many grants one endpoint's policies may come to before they are merged: far more than the
+/// POLICY map holds, and little enough to be bounded in memory.
+const MAX_GRANTS: usize = 2_000_000;
+/// The same for pairs of peers as written and ports as written.
+const MAX_ORIGINS: usize = 250_000;
+
 /// Some peers of a clause: what selects them, where it stands.
 struct Group {
     peers: Vec<Peer>,
@@ -165,7 +171,8 @@ impl Build<'_> {
         common: &Common<'_>,
         group: &Group,
     ) -> Result<(), CompileError> {
-        let what = format!("{}{}", text::effect(clause.effect), group.what);
+        let what = text::shortened(&group.what);
+        let what = format!("{}{what}", text::effect(clause.effect));
         let rules: &[PortRule] = match &clause.ports {
             Ports::Rules(rules) => rules,
             Ports::All | Ports::Icmp(_) => {
@@ -176,13 +183,14 @@ impl Build<'_> {
                         .collect(),
                     _ => vec![L4::Any],
                 };
+                self.check_origins()?;
                 let text = format!("{what} {}", text::ports(&clause.ports, None));
                 let rule = self.origin(policy, group.line, text);
-                self.grant(common, &l4s, Action::Allow, rule);
-                return Ok(());
+                return self.grant(common, &l4s, Action::Allow, rule);
             }
         };
         for port_rule in rules {
+            self.check_origins()?;
             let text = format!("{what} {}", text::ports(&clause.ports, Some(port_rule)));
             let rule = self.origin(policy, group.line, text);
             self.port_rule(common, port_rule, &port_rule.ports, rule)?;
@@ -269,8 +277,12 @@ impl Build<'_> {
                     .about_port(common.peers, *range, names, origin.as_ref());
             }
         }
+        // The same port twice says nothing more.
+        l4s.sort_unstable();
+        l4s.dedup();
         let (direction, group) = (common.direction, common.group);
         if let (Some(l7), Some(origin)) = (&port_rule.l7, &origin) {
+            self.check_room(common.peers, &l4s, rule)?;
             return self
                 .l7
                 .grant(direction, group, common.peers, &l4s, l7, origin);
@@ -280,12 +292,46 @@ impl Build<'_> {
             self.l7.read_as("dns", direction, group, &l4s, origin)?;
             action = Action::RedirectDns;
         }
-        self.grant(common, &l4s, action, rule);
-        Ok(())
+        self.grant(common, &l4s, action, rule)
+    }
+
+    fn check_origins(&self) -> Result<(), CompileError> {
+        if self.origins.len() < MAX_ORIGINS {
+            return Ok(());
+        }
+        Err(CompileError::TooMany {
+            limit: MAX_ORIGINS,
+            origin: self
+                .origins
+                .last()
+                .map(|origin| Box::new(RuleOrigin::clone(origin))),
+        })
+    }
+
+    /// Whether so many more grants fit. Some rules multiply: every peer with every prefix of a
+    /// range.
+    fn check_room(&self, peers: &[Peer], l4s: &[L4], rule: RuleIndex) -> Result<(), CompileError> {
+        let so_far = self.grants.len().saturating_add(self.l7.len());
+        let more = peers.len().saturating_mul(l4s.len());
+        if so_far.saturating_add(more) <= MAX_GRANTS {
+            return Ok(());
+        }
+        let origin = self.origins.get(rule as usize);
+        Err(CompileError::TooMany {
+            limit: MAX_GRANTS,
+            origin: origin.map(|origin| Box::new(RuleOrigin::clone(origin))),
+        })
     }
 
     /// `allowed` is what happens when the clause allows.
-    fn grant(&mut self, common: &Common<'_>, l4s: &[L4], allowed: Action, rule: RuleIndex) {
+    fn grant(
+        &mut self,
+        common: &Common<'_>,
+        l4s: &[L4],
+        allowed: Action,
+        rule: RuleIndex,
+    ) -> Result<(), CompileError> {
+        self.check_room(common.peers, l4s, rule)?;
         let say = match common.effect {
             Effect::Allow => Say::Do(allowed),
             Effect::Deny => Say::Do(Action::Deny),
@@ -302,5 +348,6 @@ impl Build<'_> {
                 rule: Some(rule),
             }));
         }
+        Ok(())
     }
 }

@@ -94,6 +94,11 @@ impl Rules {
         Ok(())
     }
 
+    /// How many grants there are.
+    pub(super) const fn len(&self) -> usize {
+        self.grants.len()
+    }
+
     /// Whether a plain allow is bound to the server names that stand beside it.
     pub(super) fn is_bound(&self, grant: &Grant) -> bool {
         grant.say == Say::Do(Action::Allow)

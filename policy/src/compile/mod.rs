@@ -93,6 +93,17 @@ pub enum CompileError {
         /// What they take the connections for.
         kinds: [&'static str; 2],
     },
+    /// More than memory should be spent on.
+    #[error(
+        "the policies of one endpoint come to more than {limit} pairs of a peer and a port{}; write fewer ranges, or select fewer peers",
+        .origin.as_ref().map(|origin| format!(" ({origin})")).unwrap_or_default()
+    )]
+    TooMany {
+        /// How many are allowed.
+        limit: usize,
+        /// The rule at which it became too many.
+        origin: Option<Box<RuleOrigin>>,
+    },
 }
 
 /// The prefixes that need an identity: those rules name, and their exceptions. Whole families
@@ -178,6 +189,7 @@ pub fn compile_in(
         dns: dns::Rules::default(),
         l7: l7::Rules::default(),
         steer_dns: input.steer_dns,
+        accepted_names: BTreeSet::new(),
     };
     for direction in [Direction::Ingress, Direction::Egress] {
         let shut = shut(direction);
@@ -234,6 +246,8 @@ struct Build<'a> {
     dns: dns::Rules,
     l7: l7::Rules,
     steer_dns: bool,
+    /// The levels of the first tier at which names are accepted.
+    accepted_names: BTreeSet<Level>,
 }
 
 impl Build<'_> {
@@ -262,6 +276,12 @@ impl Build<'_> {
         self.grants.retain(|grant| !l7.is_bound(grant));
         self.grants.sort_unstable();
         self.grants.dedup();
+        self.accepted_names = self
+            .grants
+            .iter()
+            .filter(|grant| matches!(grant.peer, Peer::Fqdn(_)) && grant.level > Level::NORMAL)
+            .map(|grant| grant.level)
+            .collect();
         let mut policy = EndpointPolicy {
             default_deny_ingress,
             default_deny_egress,
@@ -321,21 +341,24 @@ impl Build<'_> {
         let Some(highest_pass) = highest_pass else {
             return resolve(grants.iter().filter_map(|g| g.said().layer()).collect());
         };
-        let accepted_names = self.grants.iter().filter(|grant| {
-            grant.direction == direction
-                && matches!(grant.peer, Peer::Fqdn(_))
-                && grant.level > Level::NORMAL
-                && grant.level < highest_pass
-        });
-        let below = accepted_names.map(|grant| grant.level).max();
+        let everybody = || {
+            let key = (direction, Peer::Any);
+            let first = self.grants.partition_point(|g| (g.direction, g.peer) < key);
+            let last = self
+                .grants
+                .partition_point(|g| (g.direction, g.peer) <= key);
+            self.grants.get(first..last).unwrap_or_default()
+        };
+        let below = self
+            .accepted_names
+            .range(..highest_pass)
+            .next_back()
+            .copied()
+            .filter(|_| direction == Direction::Egress);
         let mut said: Vec<_> = grants.iter().map(Grant::said).collect();
         if below.is_some() && peer != Peer::Any {
             // The decision has to stand by itself: it is stronger than those about everybody.
-            let everybody = self
-                .grants
-                .iter()
-                .filter(|grant| grant.direction == direction && grant.peer == Peer::Any);
-            said.extend(everybody.map(Grant::said));
+            said.extend(everybody().iter().map(Grant::said));
         }
         tiers::without_passes(said, otherwise, below)
     }

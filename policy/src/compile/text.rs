@@ -18,6 +18,19 @@ use crate::{
     selector::LabelSelector,
 };
 
+/// How many elements of a list are shown: the line of the rule is given beside it.
+const MAX_SHOWN: usize = 8;
+/// How many characters about peers are shown.
+const MAX_TEXT: usize = 400;
+
+/// The text of peers as far as a report shows it.
+pub(super) fn shortened(what: &str) -> String {
+    match what.char_indices().nth(MAX_TEXT) {
+        Some((at, _)) => format!("{}…", what.get(..at).unwrap_or_default()),
+        None => what.to_owned(),
+    }
+}
+
 pub(super) fn endpoints(direction: Direction, selector: &LabelSelector) -> String {
     format!("{}Endpoints ({selector})", word(direction))
 }
@@ -96,15 +109,25 @@ pub(super) fn fqdn(selector: &NameSelector) -> String {
 pub(super) fn ports(clause: &Ports, rule: Option<&PortRule>) -> String {
     let mut text = match (clause, rule) {
         (Ports::Icmp(types), _) => {
-            let types: Vec<_> = types.iter().map(|(p, t)| format!("{p} type {t}")).collect();
-            types.join(", ")
+            let shown = types.iter().take(MAX_SHOWN);
+            let shown: Vec<_> = shown.map(|(p, t)| format!("{p} type {t}")).collect();
+            let mut text = shown.join(", ");
+            if types.len() > MAX_SHOWN {
+                let _ = write!(text, " and {} more", types.len() - MAX_SHOWN);
+            }
+            text
         }
         (_, None) => return "any port".into(),
         (_, Some(rule)) if rule.ports.is_empty() && rule.named.is_empty() => "no port".into(),
         (_, Some(rule)) => {
             let ports = rule.ports.iter().map(range);
-            let ports: Vec<_> = ports.chain(rule.named.iter().map(named)).collect();
-            ports.join(", ")
+            let all = ports.chain(rule.named.iter().map(named));
+            let mut text = all.take(MAX_SHOWN).collect::<Vec<_>>().join(", ");
+            let count = rule.ports.len() + rule.named.len();
+            if count > MAX_SHOWN {
+                let _ = write!(text, " and {} more", count - MAX_SHOWN);
+            }
+            text
         }
     };
     if let Some(l7) = rule.and_then(|rule| rule.l7.as_ref()) {
