@@ -75,23 +75,23 @@ fn an_unsupported_field_is_told_with_line_and_path_and_never_ignored() -> Result
     let cases = [
         // (what follows the rule's first line, line of the field, path)
         (
-            policy("x", &["- toFQDNs:\n  - matchName: a.test\n  toNodes: []\n"]),
+            policy(
+                "x",
+                &["- toFQDNs:\n  - matchName: a.test\n  authentication: { mode: required }\n"],
+            ),
             "policy-1.yaml:11",
-            "spec.egress[0].toNodes",
+            "spec.egress[0].authentication.mode",
         ),
         (
             policy(
                 "x",
                 &[
                     DNS,
-                    &format!(
-                        "{}    rules:\n      http: [{{ method: GET }}]\n",
-                        to_name("a.test")
-                    ),
+                    &format!("{}    rules:\n      l7proto: r2d2\n", to_name("a.test")),
                 ],
             ),
             "policy-1.yaml:20",
-            "spec.egress[1].toPorts[0].rules.http",
+            "spec.egress[1].toPorts[0].rules.l7proto",
         ),
         (
             policy("x", &[DNS, "- nonsense: true\n"]),
@@ -103,8 +103,8 @@ fn an_unsupported_field_is_told_with_line_and_path_and_never_ignored() -> Result
                 "  egress:",
                 "  egressDeny:\n  - toFQDNs: [{ matchName: a.test }]\n  egress:",
             ),
-            "policy-1.yaml:8",
-            "spec.egressDeny",
+            "policy-1.yaml:9",
+            "spec.egressDeny[0].toFQDNs",
         ),
     ];
     for (text, place, path) in cases {
