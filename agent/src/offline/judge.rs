@@ -2,35 +2,30 @@
 //!
 //! In:  a world, policies, flows.
 //! Out: one [`Outcome`] per flow, in order.
-//! Not here: one peer on one port (`compiled`), frontends of services (`service`), proxies (`l7`).
+//! Not here: one peer on one port (`direction`), frontends of services (`service`), proxies (`l7`).
 
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
-    sync::Arc,
 };
 
-use fqdn_ebpf_common::{
-    policy::{Action, MatchType},
-    reason::DropReason,
-};
-use identity::{Label, LocalIdentities};
+use fqdn_ebpf_common::reason::DropReason;
+use identity::LocalIdentities;
 use ipnet::IpNet;
 use policy::{
     compile::{CompileInput, NamedPorts, SelectorTable, Surroundings, prefixes_in},
-    compiled::{self, Direction, L7Grant, Peer, Protocol},
-    fqdn::Fqdn,
+    compiled::{Direction, Protocol},
     model::{CidrGroup, Policy},
 };
 use serde_saphyr::Spanned;
 
 use super::{
-    Cause, Decision, InputError, L7, OfflineError, Outcome, Sourced, Verdict,
-    compiled::{Compiled, Layer, PeerIs, Taught},
-    entries,
+    Cause, Decision, InputError, OfflineError, Outcome, Sourced, Verdict,
+    compiled::{Compiled, Taught},
+    direction::{dropped, judged},
     flow::{self, Flow},
+    given,
     l7::Said,
-    outcome::match_name,
     service,
     universe::{Party, Universe},
     view::View,
@@ -100,7 +95,7 @@ impl<'a> Judge<'a> {
     ) -> Result<Self, OfflineError> {
         let universe = Universe::new(world)?;
         let policies = &loaded.policies;
-        let groups: Vec<_> = groups_of(world)?
+        let groups: Vec<_> = given::groups(world)?
             .into_iter()
             .chain(loaded.groups.iter().cloned())
             .collect();
@@ -109,7 +104,7 @@ impl<'a> Judge<'a> {
             ..Surroundings::default()
         };
         Ok(Self {
-            names: names(world, &universe)?,
+            names: given::names(world, &universe)?,
             universe,
             config: &world.value.config,
             policies,
@@ -300,116 +295,6 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// One policy about one peer. The kernel's function decides; what is known only here explains it,
-/// and says what a proxy that is not part of the datapath would make of it.
-fn judged(
-    layer: &Layer,
-    direction: Direction,
-    peer: &PeerIs,
-    case: &Case,
-    port: u16,
-    options: Options,
-) -> Decision {
-    let judgement = layer.judge(direction, peer, case.protocol, port);
-    let explained = layer.explain(direction, peer, case.protocol, port);
-    if let (compiled::Outcome::Redirected(proxy), false) =
-        (explained.outcome, options.datapath_only)
-    {
-        let decision = Decision {
-            match_type: match_name(strongest(&explained.grants)),
-            rules: layer.policies(&explained.rule_sets, &explained.grants),
-            ..forwarded()
-        };
-        let refused = case.said.refused_by(proxy, &explained);
-        return redirected(decision, proxy.into(), refused);
-    }
-    let by_rule = matches!(
-        explained.datapath,
-        compiled::Outcome::Allowed | compiled::Outcome::Denied | compiled::Outcome::RedirectedDns
-    );
-    let decision = if by_rule {
-        Decision {
-            match_type: match_name(judgement.match_type),
-            rules: layer.policies(&explained.rule_sets, &[]),
-            ..forwarded()
-        }
-    } else {
-        forwarded()
-    };
-    match judgement.action {
-        Action::Allow => decision,
-        Action::Deny => {
-            let reason = if by_rule {
-                DropReason::PolicyDeny
-            } else {
-                DropReason::PolicyDenied
-            };
-            let text = match explained.datapath {
-                compiled::Outcome::Redirected(proxy) => format!(
-                    "{}: only the {proxy} proxy could let it pass, and it is not there",
-                    reason.text()
-                ),
-                _ => reason.text().to_owned(),
-            };
-            Decision {
-                match_type: decision.match_type,
-                rules: decision.rules,
-                ..dropped(reason.number(), &text)
-            }
-        }
-        Action::RedirectDns => {
-            let refused = case.said.refused_by_dns(layer, peer, case.protocol, port);
-            redirected(decision, L7::Dns, refused)
-        }
-    }
-}
-
-/// How the most specific of the L7 parts matched.
-fn strongest(grants: &[&L7Grant]) -> MatchType {
-    let of = |grant: &&L7Grant| (grant.peer != Peer::Any, entries::bits_of(grant.l4));
-    grants
-        .iter()
-        .map(of)
-        .max()
-        .map_or(MatchType::None, |(specific, bits)| {
-            MatchType::of(u32::from(specific), bits)
-        })
-}
-
-/// What the proxy makes of it. A refusal of its own is no drop of the datapath.
-fn redirected(decision: Decision, l7: L7, refused: Option<String>) -> Decision {
-    let (verdict, reason_text) = match refused {
-        Some(why) => (Verdict::Dropped, why),
-        None => (Verdict::Redirected, String::new()),
-    };
-    Decision {
-        verdict,
-        l7: Some(l7),
-        reason_text,
-        ..decision
-    }
-}
-
-const fn forwarded() -> Decision {
-    Decision {
-        verdict: Verdict::Forwarded,
-        reason: 0,
-        match_type: "none",
-        l7: None,
-        rules: Vec::new(),
-        reason_text: String::new(),
-    }
-}
-
-fn dropped(reason: u8, text: &str) -> Decision {
-    Decision {
-        verdict: Verdict::Dropped,
-        reason,
-        reason_text: text.to_owned(),
-        ..forwarded()
-    }
-}
-
 /// The destination port, or the ICMP type.
 fn port(flow: &Flow) -> Result<u16, (&'static str, Cause)> {
     let protocol = flow.protocol.value;
@@ -420,62 +305,4 @@ fn port(flow: &Flow) -> Result<u16, (&'static str, Cause)> {
         (Some(port), false) => Ok(port),
         (None, false) => Err(("port", Cause::PortMissing(protocol))),
     }
-}
-
-/// The groups of prefixes of the world.
-fn groups_of(world: &Sourced<World>) -> Result<Vec<CidrGroup>, InputError> {
-    let mut seen = BTreeSet::new();
-    let mut all = Vec::new();
-    for (at, written) in world.value.cidr_groups.iter().enumerate() {
-        let group = &written.value;
-        if !seen.insert(&*group.name) {
-            let cause = Cause::Twice {
-                kind: "CIDR group",
-                name: group.name.clone(),
-            };
-            return Err(world.wrong(written, format!("cidrGroups[{at}].name"), cause));
-        }
-        let labels = group.labels.iter();
-        all.push(CidrGroup {
-            name: (&*group.name).into(),
-            labels: labels.map(|(key, value)| Label::k8s(key, value)).collect(),
-            prefixes: group.cidrs.iter().map(|prefix| prefix.0).collect(),
-            file: Arc::clone(&world.file),
-            line: u32::try_from(written.referenced.line()).unwrap_or(0),
-        });
-    }
-    Ok(all)
-}
-
-/// What each endpoint learned by name.
-fn names(
-    world: &Sourced<World>,
-    universe: &Universe,
-) -> Result<HashMap<usize, Vec<Taught>>, InputError> {
-    let mut all: HashMap<_, Vec<_>> = HashMap::new();
-    for (at, written) in world.value.names.iter().enumerate() {
-        let entry = &written.value;
-        let field = |name: &str| format!("names[{at}].{name}");
-        let party = universe
-            .party(&entry.endpoint.value)
-            .map_err(|cause| world.wrong(&entry.endpoint, field("endpoint"), cause))?;
-        let Party::Pod(pod) = party else {
-            let cause = Cause::Unknown {
-                kind: "endpoint",
-                name: entry.endpoint.value.clone(),
-                suggestion: None,
-            };
-            return Err(world.wrong(&entry.endpoint, field("endpoint"), cause));
-        };
-        let name = Fqdn::parse(&entry.name.value).map_err(|why| {
-            let cause = Cause::Name {
-                name: entry.name.value.clone(),
-                why: why.to_string(),
-            };
-            world.wrong(&entry.name, field("name"), cause)
-        })?;
-        let addresses = entry.ips.iter().map(|ip| ip.0).collect();
-        all.entry(pod).or_default().push(Taught { name, addresses });
-    }
-    Ok(all)
 }

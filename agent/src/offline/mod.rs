@@ -8,11 +8,13 @@
 //! verdict function the kernel runs. Only the maps are ordinary ones.
 
 mod compiled;
+mod direction;
 mod entries;
 mod error;
 mod expect;
 mod file;
 pub mod flow;
+mod given;
 mod judge;
 mod l7;
 mod outcome;
