@@ -2,11 +2,12 @@
 
 mod village;
 
+use identity::reserved;
 use policy::{
     compile::{EnforcementMode, Surroundings},
-    compiled::{Direction, Outcome, Protocol},
+    compiled::{Action, Direction, Outcome, Peer, Protocol},
 };
-use village::{cnp, document, try_village, village};
+use village::{FRIEND, cnp, document, try_village, village};
 
 use Outcome::{Allowed, AllowedByDefault, Denied, NotAllowed};
 
@@ -203,4 +204,30 @@ fn rules_about_nodes_are_for_nodes_alone() {
     let village = village(&text);
     assert!(!village.policy.default_deny_ingress);
     assert_eq!(village.from("10.0.0.2", 80), AllowedByDefault);
+}
+
+/// `policymap.txtar` of Cilium: an allow of every port, DNS rules on one, and a denied entity.
+#[test]
+fn vectors_policymap() {
+    let village = village(&cnp(
+        "{endpointSelector: {}, egress: [{toEndpoints: [{matchLabels: {app: friend}}]}, {toEndpoints: [{matchLabels: {app: friend}}], toPorts: [{ports: [{port: '53', protocol: UDP}], rules: {dns: [{matchPattern: '*'}]}}]}], egressDeny: [{toEntities: [host]}]}",
+    ));
+    let rows: Vec<_> = village
+        .policy
+        .entries
+        .iter()
+        .map(|e| (e.peer, e.l4.to_string(), e.action))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            (
+                Peer::Identity(reserved::HOST),
+                "any port".into(),
+                Action::Deny
+            ),
+            (Peer::Identity(FRIEND), "any port".into(), Action::Allow),
+            (Peer::Identity(FRIEND), "53/UDP".into(), Action::RedirectDns),
+        ]
+    );
 }

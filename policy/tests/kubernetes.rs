@@ -497,3 +497,38 @@ fn mistakes_in_cluster_network_policies() {
         );
     }
 }
+
+/// `namespace-label-limits.txtar` of Cilium: the longest keys Kubernetes has, in every kind.
+#[test]
+fn the_longest_labels_of_namespaces() {
+    let short = "k".repeat(63);
+    let label = "d".repeat(63);
+    let long = format!(
+        "{}.{label}.{label}.{}/{}",
+        label,
+        "d".repeat(61),
+        "k".repeat(63)
+    );
+    for key in [short, long] {
+        let cilium = format!(
+            "{{endpointSelector: {{}}, ingress: [{{fromEndpoints: [{{matchLabels: {{'k8s:io.cilium.k8s.namespace.labels.{key}': v}}}}]}}]}}"
+        );
+        let texts = [
+            cnp(&cilium),
+            document("cilium.io/v2", "CiliumClusterwideNetworkPolicy", &cilium),
+            knp(&format!(
+                "{{podSelector: {{}}, ingress: [{{from: [{{namespaceSelector: {{matchLabels: {{'{key}': v}}}}}}]}}]}}"
+            )),
+            tier(
+                "Admin",
+                0,
+                &format!(
+                    "ingress: [{{action: Accept, from: [{{namespaces: {{matchLabels: {{'{key}': v}}}}}}]}}]"
+                ),
+            ),
+        ];
+        for text in texts {
+            assert_eq!(village::parsed(&text).policies.len(), 1);
+        }
+    }
+}
