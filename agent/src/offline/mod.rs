@@ -1,6 +1,6 @@
 //! Judging flows offline: a world, policies and flows from files; verdicts and the rules behind them.
 //!
-//! In:  files ([`world`], [`flow`], [`scenario`]) and policies.
+//! In:  files ([`world::World`], [`flow::Flow`], [`scenario::Scenario`]) and policies.
 //! Out: one [`Outcome`] per flow; mismatches of a scenario; mistakes with file, line and field.
 //! Not here: what policies mean (`policy`), the verdict itself (`fqdn-ebpf/common`), printing (`cli`).
 //!
