@@ -280,3 +280,59 @@ fn expressions_are_bounded() {
     ));
     assert_eq!(mistakes(&text).len(), 20);
 }
+
+/// `Test_MergeRules` of Cilium: all 256 combinations of eight rules about one peer and port 80.
+#[test]
+fn vectors_merge_rules() {
+    let port = "toPorts: [{ports: [{port: '80', protocol: TCP}]}]";
+    let allows = [
+        format!("{{{FRIENDS}}}"),
+        format!("{{{port}}}"),
+        format!("{{{FRIENDS}, {port}}}"),
+        format!("{{{GET}}}"),
+        format!("{{{FRIENDS}, {GET}}}"),
+    ];
+    let denies = &allows[..3];
+    for combination in 0u32..256 {
+        let has = |bit: usize| combination >> bit & 1 == 1;
+        let chosen = |rules: &[String], first: usize| {
+            let rules = rules.iter().enumerate();
+            let rules: Vec<_> = rules
+                .filter(|(i, _)| has(first + i))
+                .map(|(_, rule)| rule.clone())
+                .collect();
+            rules.join(", ")
+        };
+        let (allowed, denied) = (chosen(&allows, 0), chosen(denies, 5));
+        if combination == 0 {
+            continue;
+        }
+        let village = village(&cnp(&format!(
+            "{{endpointSelector: {{}}, egress: [{allowed}], egressDeny: [{denied}]}}"
+        )));
+        // (address, port, does an L3 rule count, does an L4 rule, do both together)
+        for (address, port, l3, l4) in [
+            ("10.0.0.2", 80, true, true),
+            ("10.0.0.2", 81, true, false),
+            ("10.0.0.3", 80, false, true),
+            ("10.0.0.3", 81, false, false),
+        ] {
+            let any = |first: usize| {
+                (has(first) && l3) || (has(first + 1) && l4) || (has(first + 2) && l3 && l4)
+            };
+            let (plain, deny) = (any(0), any(5));
+            let ruled = (has(3) && l4) || (has(4) && l3 && l4);
+            let expected = match (deny, ruled, plain) {
+                (true, ..) => (Outcome::Denied, Outcome::Denied),
+                (_, true, true) => (HTTP, Outcome::Allowed),
+                (_, true, false) => (HTTP, HTTP),
+                (_, false, true) => (Outcome::Allowed, Outcome::Allowed),
+                (_, false, false) => (Outcome::NotAllowed, Outcome::NotAllowed),
+            };
+            let (outcome, lifted, datapath) = put(&village, address, port);
+            let place = format!("{combination:08b} {address}:{port}");
+            assert_eq!((outcome, datapath), expected, "{place}");
+            assert_eq!(lifted, ruled && plain && !deny, "{place}");
+        }
+    }
+}
