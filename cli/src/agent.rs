@@ -22,6 +22,10 @@ pub(crate) struct Agent {
     #[arg(long)]
     check: bool,
 
+    /// Stop enforcing: take down the programs, maps and rules that outlive an agent.
+    #[arg(long, conflicts_with = "check")]
+    remove: bool,
+
     /// Say more about what is being done.
     #[arg(long, short)]
     verbose: bool,
@@ -33,6 +37,8 @@ pub(crate) fn agent(args: &Agent) -> ExitCode {
         ::agent::daemon::Config::load(&args.config)
             .map(drop)
             .map_err(::agent::daemon::DaemonError::from)
+    } else if args.remove {
+        ::agent::daemon::remove(&args.config)
     } else {
         ::agent::daemon::run(&args.config)
     };

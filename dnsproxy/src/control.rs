@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use dnsproxy_core::{CacheRow, Counters, Snapshot, Usage};
+use dnsproxy_core::{CacheRow, Counters, Restored, Snapshot, Usage};
 use identity::EndpointId;
 use policy::fqdn::Fqdn;
 use tokio::sync::oneshot;
@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 pub enum ControlMsg {
     /// The state of the world has changed.
     Snapshot(Box<Snapshot>),
+    /// What a predecessor learned; after the snapshot that names its endpoints.
+    Restore(Box<Restored>),
     /// What is in the ledger, of one endpoint or of all?
     CacheRows {
         /// Only this one's.

@@ -289,6 +289,10 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
         let now = now();
         match message {
             ControlMsg::Snapshot(snapshot) => self.adopt(now, *snapshot),
+            ControlMsg::Restore(restored) => {
+                self.core.handle_restore(now, *restored);
+                self.carry_out(now);
+            }
             ControlMsg::CacheRows { endpoint, answer } => {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.core.cache(now, endpoint));

@@ -142,6 +142,30 @@ impl LocalIdentities {
         Ok((id, true))
     }
 
+    /// Enters a number that maps of a predecessor still hold. Numbers beyond it come next.
+    pub fn restore(&mut self, id: IdentityId, what: LocalIdentity) {
+        if !id.is_local_scope() {
+            return;
+        }
+        self.next = self.next.max(id.get().saturating_add(1));
+        match &what {
+            LocalIdentity::Cidr(prefix) => {
+                self.cidrs.insert(*prefix, id);
+            }
+            LocalIdentity::Fqdn(set) => {
+                self.sets.insert(set.clone(), id);
+            }
+        }
+        self.by_id.insert(id, what);
+    }
+
+    /// Hands out no number up to this one.
+    pub fn skip(&mut self, id: IdentityId) {
+        if id.is_local_scope() {
+            self.next = self.next.max(id.get().saturating_add(1));
+        }
+    }
+
     /// Forgets a number; it is not handed out again.
     pub fn forget(&mut self, id: IdentityId) {
         match self.by_id.remove(&id) {

@@ -9,15 +9,20 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use identity::{IdentityId, LabelIdentities, LabelSet, LocalIdentities};
+use identity::{
+    IdentityId, LabelIdentities, LabelSet, LocalIdentities, LocalIdentity, SelectorId, SelectorSet,
+};
 use ipnet::IpNet;
 use policy::{
     compile::{CompileInput, EnforcementMode, Identities, SelectorTable, compile},
     compiled::EndpointPolicy,
+    fqdn::NameSelector,
     model::Policy,
 };
 
 use crate::world::{CLUSTER, WorldError};
+
+use super::journal::{Entry, Journal, Past};
 
 /// Policies by whom they are for.
 pub(crate) type Compiled = BTreeMap<LabelSet, Arc<EndpointPolicy>>;
@@ -29,16 +34,101 @@ pub(crate) struct Catalog {
     locals: Arc<Mutex<LocalIdentities>>,
     selectors: SelectorTable,
     mode: EnforcementMode,
+    journal: Arc<Journal>,
+    /// How many label sets and selectors are written down; their numbers ascend without gaps.
+    written: (usize, usize),
 }
 
 impl Catalog {
-    pub(crate) fn new(mode: EnforcementMode) -> Self {
-        Self {
+    /// Numbers that go on where the journal's past stopped. What of it makes no sense is left out:
+    /// its numbers then explain nothing.
+    pub(crate) fn new(mode: EnforcementMode, journal: Arc<Journal>, past: &Past) -> Self {
+        let mut catalog = Self {
             labels: LabelIdentities::default(),
             locals: Arc::default(),
             selectors: SelectorTable::default(),
             mode,
+            journal,
+            written: (0, 0),
+        };
+        for (number, labels) in &past.labels {
+            let labels: Result<LabelSet, _> = labels.iter().map(|label| label.parse()).collect();
+            let restored = labels
+                .ok()
+                .and_then(|labels| catalog.labels.intern(&labels).ok());
+            if restored.is_none_or(|id| id.get() != *number) {
+                tracing::warn!(number, "the journal's label sets have a gap");
+                break;
+            }
         }
+        let mut known = BTreeSet::new();
+        for (number, selector) in &past.selectors {
+            let Ok(selector) = NameSelector::pattern(selector) else {
+                break;
+            };
+            let id = catalog.selectors.intern(&selector);
+            if id.get() != *number {
+                tracing::warn!(number, "the journal's selectors have a gap");
+                break;
+            }
+            known.insert(*number);
+        }
+        {
+            let mut locals = catalog.locals();
+            for (number, prefix) in &past.prefixes {
+                if let Ok(prefix) = prefix.parse() {
+                    locals.restore(IdentityId::from_raw(*number), LocalIdentity::Cidr(prefix));
+                }
+            }
+            for (number, set) in &past.sets {
+                if set.iter().all(|selector| known.contains(selector)) {
+                    let set = SelectorSet::new(set.iter().copied().map(SelectorId::new));
+                    locals.restore(IdentityId::from_raw(*number), LocalIdentity::Fqdn(set));
+                }
+            }
+        }
+        catalog.written = (catalog.labels.iter().count(), known.len());
+        catalog
+    }
+
+    /// Writes down what has a number since the last call, before anything uses it.
+    fn write_down(&mut self) {
+        let (labels, selectors) = self.written;
+        let mut written = (0, 0);
+        for (id, set) in self.labels.iter() {
+            written.0 += 1;
+            if written.0 > labels {
+                let set = set.iter().map(ToString::to_string).collect();
+                self.journal.append(&Entry::Labels(id.get(), set));
+            }
+        }
+        for (id, selector) in self.selectors.iter() {
+            written.1 += 1;
+            if written.1 > selectors {
+                let text = selector.as_str().to_owned();
+                self.journal.append(&Entry::Selector(id.get(), text));
+            }
+        }
+        self.written = written;
+    }
+
+    /// Everything that has a number, for a journal that is written anew.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let labels = self.labels.iter().map(|(id, set)| {
+            Entry::Labels(id.get(), set.iter().map(ToString::to_string).collect())
+        });
+        let selectors = self
+            .selectors
+            .iter()
+            .map(|(id, selector)| Entry::Selector(id.get(), selector.as_str().to_owned()));
+        let locals = self.locals();
+        let local = locals.iter().map(|(id, what)| match what {
+            LocalIdentity::Cidr(prefix) => Entry::Prefix(id.get(), prefix.to_string()),
+            LocalIdentity::Fqdn(set) => {
+                Entry::Set(id.get(), set.iter().map(SelectorId::get).collect())
+            }
+        });
+        labels.chain(selectors).chain(local).collect()
     }
 
     /// What the datapath takes numbers for selector sets from.
@@ -59,10 +149,6 @@ impl Catalog {
         &self.selectors
     }
 
-    pub(crate) fn selectors_mut(&mut self) -> &mut SelectorTable {
-        &mut self.selectors
-    }
-
     pub(crate) fn intern(&mut self, labels: &LabelSet) -> Result<IdentityId, WorldError> {
         Ok(self.labels.intern(labels)?)
     }
@@ -73,9 +159,17 @@ impl Catalog {
         prefixes: &BTreeSet<IpNet>,
     ) -> Result<BTreeMap<IpNet, IdentityId>, WorldError> {
         let mut locals = self.locals();
+        let last = locals.iter().last().map_or(0, |(id, _)| id.get());
         prefixes
             .iter()
-            .map(|prefix| Ok((*prefix, locals.cidr(*prefix)?)))
+            .map(|prefix| {
+                let id = locals.cidr(*prefix)?;
+                if id.get() > last {
+                    self.journal
+                        .append(&Entry::Prefix(id.get(), prefix.to_string()));
+                }
+                Ok((*prefix, id))
+            })
             .collect()
     }
 
@@ -92,7 +186,7 @@ impl Catalog {
             prefixes.iter().map(|(prefix, id)| (*id, *prefix)),
         );
         let subjects: BTreeSet<_> = subjects.into_iter().collect();
-        subjects
+        let compiled = subjects
             .into_iter()
             .map(|subject| {
                 let policy = compile(
@@ -108,6 +202,8 @@ impl Catalog {
                 )?;
                 Ok((subject.clone(), Arc::new(policy)))
             })
-            .collect()
+            .collect();
+        self.write_down();
+        compiled
     }
 }

@@ -10,15 +10,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use dnsproxy::{ControlMsg, ShardThread};
-use dnsproxy_core::{EndpointSnapshot, Moment, QueryRecord, Snapshot};
-use fqdn_ebpf_loader::{Datapath, Events, PolicyId};
-use identity::{AddressBook, EndpointId, IdentityId, LabelSet, reserved};
+use dnsproxy_core::{
+    EndpointSnapshot, Learned, LearnedSlot, MAX_SLOTS, Moment, QueryRecord, Restored, RestoredName,
+    Snapshot,
+};
+use fqdn_ebpf_loader::{Adopted, Datapath, Events, Pins, PolicyId};
+use identity::{
+    AddressBook, EndpointId, IdentityId, LabelSet, LocalIdentity, SelectorId, reserved,
+};
 use ipnet::IpNet;
-use policy::{compiled::EndpointPolicy, model::Policy};
+use policy::{compiled::EndpointPolicy, fqdn::Fqdn, model::Policy};
 use tokio::sync::mpsc;
 
 use crate::recorder::{LookupCounts, Recorder, Subject, Tail, WallClock};
@@ -27,6 +32,7 @@ use super::{
     catalog::{Catalog, Compiled},
     config::Config,
     error::DaemonError,
+    journal::{Entry, Journal, Past},
     links::Links,
     workload::{Enforced, Place, Wiring, Workload},
 };
@@ -36,6 +42,13 @@ use super::{
 struct Installed {
     id: PolicyId,
     policy: Arc<EndpointPolicy>,
+}
+
+/// What a predecessor left.
+#[derive(Debug)]
+struct Heritage {
+    adopted: Adopted,
+    past: Past,
 }
 
 /// Everything that enforces.
@@ -57,6 +70,9 @@ pub(crate) struct Engine {
     book: Arc<AddressBook>,
     recorders: HashMap<EndpointId, Recorder>,
     gone: LookupCounts,
+    /// What a predecessor left in pinned maps and nobody goes on with yet.
+    heritage: Option<Heritage>,
+    journal: Arc<Journal>,
     next_endpoint: u32,
     next_policy: u32,
     revision: u64,
@@ -68,7 +84,26 @@ impl Engine {
         datapath: Datapath,
         mut catalog: Catalog,
         clock: WallClock,
+        journal: Arc<Journal>,
+        past: Past,
     ) -> Result<Self, DaemonError> {
+        let adopted = datapath.adopted()?;
+        for identity in &adopted.identities {
+            catalog.locals().skip(*identity);
+        }
+        let next_endpoint = adopted
+            .last_endpoint
+            .max(past.last_endpoint)
+            .saturating_add(1);
+        let next_policy = adopted.last_policy.wrapping_add(1).max(1);
+        {
+            let journal = Arc::clone(&journal);
+            datapath.tell_minted(move |identity, set| {
+                let selectors = set.iter().map(SelectorId::get).collect();
+                journal.append(&Entry::Set(identity.get(), selectors));
+                Ok(())
+            });
+        }
         let mut workloads = BTreeMap::new();
         for endpoint in &config.endpoints {
             let labels = endpoint.label_set();
@@ -102,8 +137,10 @@ impl Engine {
             book: Arc::default(),
             recorders: HashMap::new(),
             gone: LookupCounts::default(),
-            next_endpoint: 1,
-            next_policy: 1,
+            heritage: Some(Heritage { adopted, past }),
+            journal,
+            next_endpoint,
+            next_policy,
             revision: 0,
         })
     }
@@ -125,8 +162,12 @@ impl Engine {
             self.prefixes = numbered.clone();
             self.write_book()?;
         }
+        let first = self.installed.is_none();
         self.install(&policies, &numbered)?;
         self.policies = policies;
+        if first {
+            self.write_book()?;
+        }
         if wanted != all {
             for (prefix, number) in &numbered {
                 if !wanted.contains(prefix) {
@@ -263,7 +304,11 @@ impl Engine {
                 book.insert_address(*address, workload.identity);
             }
         }
-        self.datapath.ipcache(&book)?;
+        // Half of what is known would take addresses away from the policies of a predecessor that
+        // are still in force.
+        if self.installed.is_some() && !self.node.is_empty() {
+            self.datapath.ipcache(&book)?;
+        }
         self.book = Arc::new(book);
         Ok(())
     }
@@ -299,7 +344,10 @@ impl Engine {
             .as_ref()
             .is_some_and(|(at, _)| Some(*at) != ifindex)
         {
-            workload.attached = None;
+            // Its pins would keep the place of an interface that is gone.
+            if let Some((_, attached)) = workload.attached.take() {
+                attached.detach();
+            }
         }
         let Some(ifindex) = ifindex else {
             workload.problem = None;
@@ -372,11 +420,10 @@ impl Engine {
         };
         let id = match &workload.enforced {
             Some(enforced) => enforced.id,
-            None => {
-                let id = EndpointId::new(self.next_endpoint);
-                self.next_endpoint = self.next_endpoint.saturating_add(1);
-                id
-            }
+            None => match self.inherit(workload, ifindex)? {
+                Some(id) => id,
+                None => self.new_endpoint(),
+            },
         };
         self.datapath
             .set_endpoint(ifindex, &workload.spec(id, wiring, installed.id))?;
@@ -407,6 +454,154 @@ impl Engine {
             "enforced"
         );
         Ok(true)
+    }
+
+    fn new_endpoint(&mut self) -> EndpointId {
+        let id = EndpointId::new(self.next_endpoint);
+        self.next_endpoint = self.next_endpoint.saturating_add(1);
+        self.journal.append(&Entry::Endpoint(id.get()));
+        id
+    }
+
+    /// The predecessor's endpoint behind the same interface, with the same addresses.
+    fn inherit(
+        &mut self,
+        workload: &Workload,
+        ifindex: u32,
+    ) -> Result<Option<EndpointId>, DaemonError> {
+        let Some(heritage) = &self.heritage else {
+            return Ok(None);
+        };
+        let own: BTreeSet<_> = workload
+            .config
+            .addresses
+            .iter()
+            .map(IpAddr::to_canonical)
+            .collect();
+        let heir = heritage
+            .adopted
+            .endpoints
+            .iter()
+            .find(|(_, at, addresses)| {
+                *at == ifindex && addresses.iter().copied().collect::<BTreeSet<_>>() == own
+            });
+        let Some((id, ..)) = heir else {
+            return Ok(None);
+        };
+        let id = *id;
+        let locals = self.catalog.shared_locals();
+        self.datapath.adopt(id, |identity| {
+            let locals = locals.lock().unwrap_or_else(PoisonError::into_inner);
+            match locals.get(identity) {
+                Some(LocalIdentity::Fqdn(set)) => Some(set.clone()),
+                _ => None,
+            }
+        })?;
+        tracing::info!(
+            endpoint = id.get(),
+            interface = workload.config.interface,
+            "goes on with what it learned before"
+        );
+        Ok(Some(id))
+    }
+
+    /// Once everything that can go on does: what each shard goes on with. What nobody goes on with
+    /// is removed.
+    pub(crate) fn come_into_heritage(
+        &mut self,
+        now: Moment,
+    ) -> Result<Vec<(mpsc::Sender<ControlMsg>, Restored)>, DaemonError> {
+        let Some(Heritage { adopted, past }) = self.heritage.take() else {
+            return Ok(Vec::new());
+        };
+        let live: BTreeSet<_> = self
+            .workloads
+            .values()
+            .filter_map(|workload| Some(workload.enforced.as_ref()?.id))
+            .collect();
+        let mut learned = Vec::new();
+        {
+            let locals = self.catalog.locals();
+            for row in adopted
+                .learned
+                .iter()
+                .filter(|row| live.contains(&row.endpoint))
+            {
+                let slots: Option<smallvec::SmallVec<[LearnedSlot; MAX_SLOTS]>> = row
+                    .slots
+                    .iter()
+                    .filter(|(_, expires)| *expires > now)
+                    .map(|(identity, expires)| match locals.get(*identity) {
+                        Some(LocalIdentity::Fqdn(set)) => Some(LearnedSlot {
+                            set: set.clone(),
+                            expires: *expires,
+                        }),
+                        _ => None,
+                    })
+                    .collect();
+                let slots = slots.unwrap_or_default();
+                if !slots.is_empty() {
+                    learned.push(Learned {
+                        endpoint: row.endpoint,
+                        address: row.address,
+                        slots,
+                    });
+                }
+            }
+        }
+        let kept: BTreeSet<_> = learned.iter().map(|l| (l.endpoint, l.address)).collect();
+        self.datapath
+            .prune_learned(|endpoint, address| kept.contains(&(endpoint, address)))?;
+        self.datapath.reconcile()?;
+        self.retain_pins();
+        let names: Vec<_> = past
+            .names
+            .into_iter()
+            .filter_map(restored_name)
+            .filter(|name| live.contains(&name.endpoint))
+            .collect();
+        let count = u32::try_from(self.shards.len()).unwrap_or(1).max(1);
+        let of = |id: EndpointId, shard: u32| id.get() % count == shard;
+        Ok((0..count)
+            .zip(&self.shards)
+            .map(|(shard, thread)| {
+                let restored = Restored {
+                    learned: learned
+                        .iter()
+                        .filter(|learned| of(learned.endpoint, shard))
+                        .cloned()
+                        .collect(),
+                    names: names
+                        .iter()
+                        .filter(|name| of(name.endpoint, shard))
+                        .cloned()
+                        .collect(),
+                };
+                (thread.control.clone(), restored)
+            })
+            .collect())
+    }
+
+    /// Lets go of links and maps that nothing of ours uses.
+    fn retain_pins(&self) {
+        let interfaces: Vec<_> = self
+            .workloads
+            .values()
+            .filter_map(|workload| Some(workload.attached.as_ref()?.0))
+            .collect();
+        let sizes = self.config.sizes.into();
+        let retained =
+            Pins::open(&self.config.state.pins, &sizes).and_then(|pins| pins.retain(&interfaces));
+        if let Err(error) = retained {
+            tracing::warn!(%error, "pins of a predecessor stay");
+        }
+    }
+
+    /// Everything with a number, for a journal that is written anew.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let mut entries = self.catalog.entries();
+        entries.push(Entry::Endpoint(self.next_endpoint.saturating_sub(1)));
+        entries
     }
 
     /// Takes an endpoint out of the kernel, with everything it learned.
@@ -477,8 +672,9 @@ impl Engine {
         &self.policies
     }
 
-    pub(crate) fn prefixes(&self) -> &BTreeMap<IpNet, IdentityId> {
-        &self.prefixes
+    /// The journal.
+    pub(crate) fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
     }
 
     pub(crate) fn resolvers(&self) -> impl Iterator<Item = IpAddr> + '_ {
@@ -550,6 +746,29 @@ impl Engine {
                 failed: sum.failed + counts.failed,
             })
     }
+}
+
+/// A name of the journal.
+fn restored_name(entry: Entry) -> Option<RestoredName> {
+    let Entry::Name {
+        of,
+        name,
+        ttl,
+        at,
+        ips,
+        until,
+    } = entry
+    else {
+        return None;
+    };
+    let until = Moment::from_nanos(until);
+    Some(RestoredName {
+        endpoint: EndpointId::new(of),
+        name: Fqdn::parse(&name).ok()?,
+        ttl,
+        looked_up: Moment::from_nanos(at),
+        addresses: ips.into_iter().map(|ip| (ip, until)).collect(),
+    })
 }
 
 /// Notes why a workload is not enforced; says it once.

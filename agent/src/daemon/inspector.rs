@@ -31,28 +31,9 @@ pub(crate) struct Inspector(pub(crate) Arc<Agent>);
 impl Inspector {
     /// The ledgers of all shards; what a shard does not tell in time is left out.
     pub(crate) async fn rows(&self) -> Vec<CacheRow> {
-        let (shards, clock) = {
-            let engine = self.0.engine();
-            let shards: Vec<_> = engine.shards.iter().map(|s| s.control.clone()).collect();
-            (shards, engine.clock)
-        };
-        let mut all = Vec::new();
-        for shard in shards {
-            let (answer, rows) = oneshot::channel();
-            let question = ControlMsg::CacheRows {
-                endpoint: None,
-                answer,
-            };
-            let asked = timeout(PATIENCE, async {
-                shard.send(question).await.ok()?;
-                rows.await.ok()
-            });
-            all.extend(asked.await.ok().flatten().unwrap_or_default());
-        }
-        all.sort_by_key(|row| (row.endpoint, row.name.as_str().to_owned()));
-        rows::cache(all, clock)
+        let clock = self.0.engine().clock;
+        rows::cache(ledgers(&self.0).await, clock)
     }
-
     /// Exact totals.
     pub(crate) fn totals(&self) -> Totals {
         let engine = self.0.engine();
@@ -85,6 +66,7 @@ impl Inspector {
         if engine.config.resolvers.is_empty() {
             all.push("no `resolvers` are trusted: nothing is learned from DNS".to_owned());
         }
+        all.extend(engine.journal().problem());
         all.extend(engine.workloads.iter().filter_map(|(interface, workload)| {
             Some(format!("{interface}: {}", workload.problem.as_ref()?))
         }));
@@ -95,6 +77,29 @@ impl Inspector {
     pub(crate) fn endpoints(&self) -> Vec<EndpointRow> {
         endpoint_rows(&self.0.engine())
     }
+}
+
+/// The ledgers of all shards; what a shard does not tell in time is left out.
+pub(crate) async fn ledgers(agent: &Agent) -> Vec<dnsproxy_core::CacheRow> {
+    let shards: Vec<_> = {
+        let engine = agent.engine();
+        engine.shards.iter().map(|s| s.control.clone()).collect()
+    };
+    let mut all = Vec::new();
+    for shard in shards {
+        let (answer, rows) = oneshot::channel();
+        let question = ControlMsg::CacheRows {
+            endpoint: None,
+            answer,
+        };
+        let asked = timeout(PATIENCE, async {
+            shard.send(question).await.ok()?;
+            rows.await.ok()
+        });
+        all.extend(asked.await.ok().flatten().unwrap_or_default());
+    }
+    all.sort_by_key(|row| (row.endpoint, row.name.as_str().to_owned()));
+    all
 }
 
 /// Every configured endpoint.

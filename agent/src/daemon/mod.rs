@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod files;
 mod inspector;
+mod journal;
 mod links;
 mod lists;
 mod metrics;
@@ -104,6 +105,19 @@ pub fn run(path: &Path) -> Result<(), DaemonError> {
         .build()
         .map_err(DaemonError::system("the main loop"))?;
     runtime.block_on(start::serve(config))
+}
+
+/// Lets go of everything that outlives an agent: afterwards nothing is enforced.
+///
+/// # Errors
+/// When something stays.
+pub fn remove(path: &Path) -> Result<(), DaemonError> {
+    let config = Config::load(path)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::system("netlink"))?;
+    runtime.block_on(start::remove(&config))
 }
 
 /// The loop and what it waits for.
@@ -252,6 +266,43 @@ impl Loop {
         }
     }
 
+    /// Goes on with what a predecessor learned, once policies are in force; before that its own
+    /// policies are.
+    async fn come_into_heritage(&mut self) -> Result<(), DaemonError> {
+        let restored = {
+            let mut engine = self.agent.engine();
+            if !engine.has_policies() {
+                return Ok(());
+            }
+            engine.come_into_heritage(dnsproxy::now())?
+        };
+        for (shard, restored) in restored {
+            // A shard that is gone is found by the next tick.
+            let _ = shard.send(ControlMsg::Restore(Box::new(restored))).await;
+        }
+        Ok(())
+    }
+
+    /// Writes a journal that has grown long anew. What is learned meanwhile may lose its name, and
+    /// never its grant: that is in the maps, and numbers are written down twice.
+    async fn compact_journal(&mut self) -> Result<(), DaemonError> {
+        let journal = self.agent.engine().journal();
+        if !journal.is_long() {
+            return Ok(());
+        }
+        let names = inspector::ledgers(&self.agent).await;
+        let boot = start::boot_id()?;
+        let mut entries = self.agent.engine().entries();
+        entries.extend(names.into_iter().map(journal::name_line));
+        journal.rewrite(&boot, &entries);
+        for entry in self.agent.engine().entries() {
+            if !entries.contains(&entry) {
+                journal.append(&entry);
+            }
+        }
+        Ok(())
+    }
+
     async fn tick(&mut self) -> Result<(), DaemonError> {
         self.ticks = self.ticks.wrapping_add(1);
         self.look().await;
@@ -265,6 +316,8 @@ impl Loop {
         if unwatched || bad {
             self.read_policies().await;
         }
+        self.come_into_heritage().await?;
+        self.compact_journal().await?;
         if self.ticks.is_multiple_of(COLLECT) {
             let collected = self.agent.engine().datapath.collect_identities();
             match collected {

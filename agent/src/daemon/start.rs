@@ -13,11 +13,12 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
-use dnsproxy_core::{Core, QueryRecord};
-use fqdn_ebpf_loader::{Datapath, Sizes};
+use dnsproxy_core::{Core, QueryRecord, QueryVerdict, TtlBounds};
+use fqdn_ebpf_loader::{Datapath, Pins, Sizes};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
@@ -25,8 +26,18 @@ use tokio::sync::mpsc;
 use crate::{control::Control, recorder::WallClock};
 
 use super::{
-    Agent, Health, Loop, catalog::Catalog, config::Config, engine::Engine, error::DaemonError,
-    files::Files, inspector::Inspector, links::Watch, metrics, network::Network, service,
+    Agent, Health, Loop,
+    catalog::Catalog,
+    config::Config,
+    engine::Engine,
+    error::DaemonError,
+    files::Files,
+    inspector::Inspector,
+    journal::{Entry, Journal},
+    links::Watch,
+    metrics,
+    network::Network,
+    service,
 };
 
 /// Query records that may wait for the recorder; what does not fit is counted.
@@ -79,6 +90,22 @@ pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
     followed
 }
 
+/// Takes down what an agent left: links, maps, rules. One that runs is not touched.
+pub(super) async fn remove(config: &Config) -> Result<(), DaemonError> {
+    let _nobody_else = Control::bind(&config.socket).map_err(|source| DaemonError::File {
+        path: config.socket.clone(),
+        source,
+    })?;
+    Pins::remove(&config.state.pins).map_err(|source| DaemonError::File {
+        path: config.state.pins.clone(),
+        source,
+    })?;
+    let watch = Watch::start()?;
+    let network = Network::install(&watch.handle, &config.steering).await?;
+    network.remove(&watch.handle).await;
+    Ok(())
+}
+
 /// From the first look at everything to the signal that ends it.
 async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError> {
     let agent = Arc::clone(&following.agent);
@@ -87,6 +114,7 @@ async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError
     }
     following.read_policies().await;
     following.look().await;
+    following.come_into_heritage().await?;
     following.ask_shards().await?;
     agent.health().ready = true;
     service::tell(&[NotifyState::Ready]);
@@ -111,14 +139,29 @@ fn engine(
         bytes = sizes.memory_budget(processors),
         "memory of the kernel's maps when all are full"
     );
-    let catalog = Catalog::new(config.enforcement.into());
-    let datapath = Datapath::load(&sizes, &config.datapath(), catalog.shared_locals())?;
+    let boot = boot_id()?;
+    let (journal, past) = Journal::open(&config.state.directory, &boot);
+    let journal = Arc::new(journal);
+    let catalog = Catalog::new(config.enforcement.into(), Arc::clone(&journal), &past);
+    let pins = Pins::open(&config.state.pins, &sizes).map_err(|source| DaemonError::File {
+        path: config.state.pins.clone(),
+        source,
+    })?;
+    let locals = catalog.shared_locals();
+    let datapath = Datapath::load_pinned(&sizes, &config.datapath(), locals, &pins)?;
     let clock = WallClock::new(Timestamp::now(), dnsproxy::now());
-    let mut engine = Engine::new(Arc::clone(config), datapath, catalog, clock)?;
+    let mut engine = Engine::new(
+        Arc::clone(config),
+        datapath,
+        catalog,
+        clock,
+        Arc::clone(&journal),
+        past,
+    )?;
     let (sender, records) = mpsc::channel(RECORDS);
     let lost = Arc::new(AtomicU64::new(0));
     for number in 0..config.steering.shards {
-        let shard = shard(config, &engine.datapath, number, &sender, &lost)?;
+        let shard = shard(config, &engine.datapath, number, &sender, &lost, &journal)?;
         engine.shards.push(shard);
     }
     Ok((engine, records, lost))
@@ -130,6 +173,7 @@ fn shard(
     number: u16,
     sender: &mpsc::Sender<QueryRecord>,
     lost: &Arc<AtomicU64>,
+    journal: &Arc<Journal>,
 ) -> Result<ShardThread, DaemonError> {
     let listeners = Listeners::open(&ListenerSpec {
         mark: config.steering.reply_mark,
@@ -141,7 +185,11 @@ fn shard(
         dnsproxy::entropy().map_err(DaemonError::system("random numbers"))?,
     );
     let (sender, lost) = (sender.clone(), Arc::clone(lost));
-    let record = move |record| {
+    let (journal, ttl) = (Arc::clone(journal), config.dns().ttl);
+    let record = move |record: QueryRecord| {
+        if matches!(record.verdict, QueryVerdict::Taught) {
+            journal.append(&learned(&record, ttl));
+        }
         if sender.try_send(record).is_err() {
             lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -155,6 +203,37 @@ fn shard(
         record,
     )
     .map_err(DaemonError::system("the DNS proxy's threads"))
+}
+
+/// The line about a name that was learned just now. When its addresses end is what the kernel
+/// holds; the line is never later than that.
+fn learned(record: &QueryRecord, bounds: TtlBounds) -> Entry {
+    let now = dnsproxy::now();
+    let ttl = record.ttl.unwrap_or(0);
+    let lifetime =
+        Duration::from_secs(u64::from(ttl)).clamp(bounds.min, bounds.max.max(bounds.min));
+    Entry::Name {
+        of: record.endpoint.get(),
+        name: record
+            .name
+            .as_ref()
+            .map_or_else(String::new, |name| name.as_str().to_owned()),
+        ttl,
+        at: now.nanos(),
+        ips: record.addresses.clone(),
+        until: now.after(lifetime).after(bounds.grace).nanos(),
+    }
+}
+
+/// Names the boot whose maps the journal explains.
+pub(super) fn boot_id() -> Result<String, DaemonError> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    std::fs::read_to_string(PATH)
+        .map(|id| id.trim().to_owned())
+        .map_err(|source| DaemonError::File {
+            path: PATH.into(),
+            source,
+        })
 }
 
 /// Ends the shards; their sockets go before the rules that lead to them.

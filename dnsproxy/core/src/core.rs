@@ -15,7 +15,7 @@ use identity::EndpointId;
 use policy::fqdn::Fqdn;
 
 use crate::{
-    BatchId, CacheRow, Client, Config, ConnectionId, Counters, Effect, Moment, Snapshot,
+    BatchId, CacheRow, Client, Config, ConnectionId, Counters, Effect, Moment, Restored, Snapshot,
     exchange::{Exchange, Exchanges},
     install::Pending,
     knowledge::Knowledge,
@@ -94,6 +94,30 @@ impl Core {
         let upstreams: BTreeSet<_> = self.knowledge.redirects.values().flatten().collect();
         self.resting
             .retain(|upstream, _| upstreams.contains(upstream));
+    }
+
+    /// Goes on with what a predecessor learned. Endpoints must be in the snapshot in force; what
+    /// its policy no longer allows is closed, and what the kernel holds already is not written.
+    pub fn handle_restore(&mut self, now: Moment, restored: Restored) {
+        let known = |id| self.knowledge.workloads.contains_key(&id);
+        let learned: Vec<_> = restored
+            .learned
+            .into_iter()
+            .filter(|learned| known(learned.endpoint))
+            .collect();
+        let endpoints: BTreeSet<_> = learned.iter().map(|learned| learned.endpoint).collect();
+        self.ledger.restore_learned(now, learned);
+        for name in restored.names {
+            if let Some(workload) = self.knowledge.workloads.get(&name.endpoint) {
+                self.ledger.restore_name(now, &workload.policy, name);
+            }
+        }
+        for endpoint in endpoints {
+            if let Some(workload) = self.knowledge.workloads.get(&endpoint) {
+                let changes = self.ledger.rematch(now, endpoint, &workload.policy);
+                self.install_upkeep(changes);
+            }
+        }
     }
 
     /// The client closed its connection: nobody waits for its answers.

@@ -44,4 +44,4 @@ pub use grant::{
 };
 pub use moment::Moment;
 pub use peer::{Client, ConnectionId, ExchangeId, PortSlot, Transport, Via};
-pub use snapshot::{EndpointSnapshot, Snapshot};
+pub use snapshot::{EndpointSnapshot, Restored, RestoredName, Snapshot};

@@ -11,7 +11,9 @@ use std::{
 };
 
 use identity::{AddressBook, EndpointId};
-use policy::compiled::EndpointPolicy;
+use policy::{compiled::EndpointPolicy, fqdn::Fqdn};
+
+use crate::{Learned, Moment};
 
 /// The whole state of the world that decides about queries and answers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -42,4 +44,28 @@ pub struct EndpointSnapshot {
     pub policy: Arc<EndpointPolicy>,
     /// Nothing is refused, everything is recorded.
     pub audit: bool,
+}
+
+/// What a predecessor learned and this process goes on with.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Restored {
+    /// What LEARNED holds.
+    pub learned: Vec<Learned>,
+    /// Names that led there, oldest first.
+    pub names: Vec<RestoredName>,
+}
+
+/// A name of a predecessor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RestoredName {
+    /// Who asked for it.
+    pub endpoint: EndpointId,
+    /// What was asked.
+    pub name: Fqdn,
+    /// As in the answer.
+    pub ttl: u32,
+    /// When.
+    pub looked_up: Moment,
+    /// Where it led, and until when that counts.
+    pub addresses: Vec<(IpAddr, Moment)>,
 }

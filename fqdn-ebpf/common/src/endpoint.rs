@@ -241,6 +241,14 @@ impl Endpoint {
         })
     }
 
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = Addr> + '_ {
+        self.addresses
+            .iter()
+            .copied()
+            .filter(|address| !address.is_unspecified())
+    }
+
     /// Which of its own addresses this is; [`NOT_OWN`] for any other.
     #[inline(always)]
     pub fn own_index(&self, address: &Addr) -> u8 {

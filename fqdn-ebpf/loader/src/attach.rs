@@ -4,10 +4,15 @@
 //! Out: [`Attached`], which detaches when it is dropped.
 //! Not here: which interface (`agent`).
 
-use std::{fs::File, thread};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    thread,
+};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::{FdLink, PinnedLink},
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
 };
 use nix::{
@@ -15,7 +20,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use crate::{AttachError, error::chain};
+use crate::{AttachError, Pins, error::chain};
 
 /// How to attach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,6 +40,8 @@ pub enum Attach {
 pub struct Attached {
     links: Vec<SchedClassifierLink>,
     how: &'static str,
+    /// Files that keep the programs attached when this is dropped.
+    pins: Vec<PathBuf>,
     /// Where the interface is: clsact filters are removed by netlink, in their namespace.
     namespace: Option<File>,
 }
@@ -43,6 +50,14 @@ impl Attached {
     /// `tcx` or `clsact`.
     pub const fn how(&self) -> &'static str {
         self.how
+    }
+
+    /// Detaches, pinned or not.
+    pub fn detach(self) {
+        for pin in &self.pins {
+            // One that is gone already pins nothing.
+            let _ = fs::remove_file(pin);
+        }
     }
 }
 
@@ -72,6 +87,7 @@ pub(crate) fn attach(
                 return Ok(Attached {
                     links,
                     how: "tcx",
+                    pins: Vec::new(),
                     namespace: None,
                 });
             }
@@ -88,6 +104,86 @@ pub(crate) fn attach(
         }
     }
     clsact([one, two], interface)
+}
+
+/// Like [`attach`], but tcx links are pinned, and those a predecessor pinned are taken over: the
+/// programs behind them are replaced in one step each.
+pub(crate) fn attach_pinned(
+    hooks: [Hook<'_>; 2],
+    interface: &str,
+    how: Attach,
+    pins: &Pins,
+) -> Result<Attached, AttachError> {
+    let ifindex = if_nametoindex(interface)
+        .map_err(|_| AttachError::NoInterface(interface.to_owned()))?;
+    let mut attached = Attached {
+        links: Vec::new(),
+        how: "tcx",
+        pins: Vec::new(),
+        namespace: None,
+    };
+    let mut hooks = hooks;
+    let mut unknown = false;
+    for hook in &mut hooks {
+        let path = pins.link(ifindex, hook.name);
+        match adopt_link(hook, &path).or_else(|| new_link(hook, interface, &path).transpose()) {
+            Some(Ok(link)) => {
+                attached.links.push(link);
+                attached.pins.push(path);
+            }
+            Some(Err(reason)) => {
+                return Err(AttachError::Failed {
+                    program: hook.name,
+                    interface: interface.to_owned(),
+                    how: "tcx",
+                    reason,
+                });
+            }
+            // Older kernels do not know tcx.
+            None => {
+                unknown = true;
+                break;
+            }
+        }
+    }
+    if unknown {
+        attached.detach();
+        return attach(hooks, interface, how);
+    }
+    Ok(attached)
+}
+
+/// The link a predecessor pinned, with our program in it; none when there is none that is alive.
+fn adopt_link(hook: &mut Hook<'_>, path: &Path) -> Option<Result<SchedClassifierLink, String>> {
+    let pinned = PinnedLink::from_pin(path).ok()?;
+    let link = SchedClassifierLink::try_from(FdLink::from(pinned)).ok()?;
+    // A link whose interface is gone cannot be updated.
+    let id = hook.program.attach_to_link(link).ok()?;
+    Some(hook.program.take_link(id).map_err(|error| chain(&error)))
+}
+
+fn new_link(
+    hook: &mut Hook<'_>,
+    interface: &str,
+    path: &Path,
+) -> Result<Option<SchedClassifierLink>, String> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
+        _ => {}
+    }
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let Ok(id) = hook.program.attach_with_options(interface, hook.at, first) else {
+        return Ok(None);
+    };
+    let pinned = hook
+        .program
+        .take_link(id)
+        .map_err(|error| chain(&error))
+        .and_then(|link| FdLink::try_from(link).map_err(|error| chain(&error)))
+        .and_then(|link| link.pin(path).map_err(|error| chain(&error)))?;
+    SchedClassifierLink::try_from(FdLink::from(pinned))
+        .map(Some)
+        .map_err(|error| chain(&error))
 }
 
 fn tcx(
@@ -121,6 +217,7 @@ fn clsact(hooks: [Hook<'_>; 2], interface: &str) -> Result<Attached, AttachError
     let mut attached = Attached {
         links: Vec::new(),
         how: "clsact",
+        pins: Vec::new(),
         namespace: Some(namespace),
     };
     for Hook { name, program, at } in hooks {

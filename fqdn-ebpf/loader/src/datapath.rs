@@ -32,6 +32,7 @@ use crate::{
     dump,
     error::chain,
     ipcache::{Addresses, IpCache, Prefixes},
+    pins::Pins,
     policies::{PolicyMap, Shared},
     slots::Slots,
     table::{Table, failed},
@@ -44,30 +45,31 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/namegat
 const FROM_POD: &str = "tc_from_pod";
 const TO_POD: &str = "tc_to_pod";
 
-type Endpoints = Table<IfIndex, Endpoint, 4, { size_of::<Endpoint>() }>;
-type IfIndex = [u8; 4];
+pub(crate) type Endpoints = Table<IfIndex, Endpoint, 4, { size_of::<Endpoint>() }>;
+pub(crate) type IfIndex = [u8; 4];
 
 /// A workload that is in the kernel.
 #[derive(Debug, Clone, Copy)]
-struct Placed {
-    ifindex: u32,
-    slot: u32,
+pub(crate) struct Placed {
+    pub(crate) ifindex: u32,
+    pub(crate) slot: u32,
 }
 
 /// The programs and maps.
 pub struct Datapath {
-    programs: Ebpf,
-    config: Array<MapData, [u8; size_of::<Config>()]>,
-    current: Config,
-    endpoints: Endpoints,
-    placed: HashMap<EndpointId, Placed>,
-    slots: Slots,
-    revision: u32,
-    ipcache: IpCache,
-    learned: LearnedMap,
-    shared: Shared,
+    pub(crate) programs: Ebpf,
+    pub(crate) config: Array<MapData, [u8; size_of::<Config>()]>,
+    pub(crate) current: Config,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) placed: HashMap<EndpointId, Placed>,
+    pub(crate) slots: Slots,
+    pub(crate) revision: u32,
+    pub(crate) ipcache: IpCache,
+    pub(crate) learned: LearnedMap,
+    pub(crate) shared: Shared,
     counters: Counters,
     events: Option<Events>,
+    pub(crate) pins: Option<Pins>,
 }
 
 impl std::fmt::Debug for Datapath {
@@ -90,7 +92,20 @@ impl Datapath {
         config: &Config,
         identities: Arc<Mutex<LocalIdentities>>,
     ) -> Result<Self, LoadError> {
-        let mut programs = EbpfLoader::new()
+        Self::load_with(sizes, config, identities, None)
+    }
+
+    pub(crate) fn load_with(
+        sizes: &Sizes,
+        config: &Config,
+        identities: Arc<Mutex<LocalIdentities>>,
+        pins: Option<&Pins>,
+    ) -> Result<Self, LoadError> {
+        let mut loader = EbpfLoader::new();
+        for (name, path) in pins.into_iter().flat_map(Pins::maps) {
+            loader.map_pin_path(name, path);
+        }
+        let mut programs = loader
             .map_max_entries("ENDPOINTS", sizes.endpoints)
             .map_max_entries("IPCACHE", sizes.addresses)
             .map_max_entries("IPCACHE_LPM", sizes.prefixes)
@@ -128,8 +143,12 @@ impl Datapath {
             shared: Shared::new(policy, identities),
             counters: Counters::new(take("METRICS")?)?,
             events: Some(Events::new(ring(take("EVENTS")?)?)),
+            pins: pins.cloned(),
             programs,
         };
+        if pins.is_some() {
+            datapath.take_over()?;
+        }
         datapath.configure(*config)?;
         Ok(datapath)
     }
@@ -174,22 +193,24 @@ impl Datapath {
                 reason: "the object has no such program".to_owned(),
             });
         };
-        attach::attach(
-            [
-                Hook {
-                    name: FROM_POD,
-                    program: from_pod,
-                    at: TcAttachType::Ingress,
-                },
-                Hook {
-                    name: TO_POD,
-                    program: to_pod,
-                    at: TcAttachType::Egress,
-                },
-            ],
-            interface,
-            how,
-        )
+        let hooks = [
+            Hook {
+                name: FROM_POD,
+                program: from_pod,
+                at: TcAttachType::Ingress,
+            },
+            Hook {
+                name: TO_POD,
+                program: to_pod,
+                at: TcAttachType::Egress,
+            },
+        ];
+        match &self.pins {
+            Some(pins) if how != Attach::Clsact => {
+                attach::attach_pinned(hooks, interface, how, pins)
+            }
+            _ => attach::attach(hooks, interface, how),
+        }
     }
 
     /// Says which workload is behind an interface and what holds for it. Its policies must be set
@@ -322,6 +343,15 @@ impl Datapath {
         Ok(gone)
     }
 
+    /// From here on every new ephemeral identity is told, before anything points at it; if that
+    /// fails, so does the write that wanted it.
+    pub fn tell_minted(
+        &self,
+        tell: impl FnMut(IdentityId, &identity::SelectorSet) -> std::io::Result<()> + Send + 'static,
+    ) {
+        self.shared.lock().tell_minted(tell);
+    }
+
     /// A writer for what DNS teaches; any number of them may be at work.
     ///
     /// # Errors
@@ -451,7 +481,7 @@ fn ring(map: Map) -> Result<RingBuf<MapData>, MapError> {
         .map_err(|error| failed("opening", "EVENTS", &error))
 }
 
-fn as_map_error(error: LoadError) -> MapError {
+pub(crate) fn as_map_error(error: LoadError) -> MapError {
     match error {
         LoadError::Map(error) => error,
         other => MapError::Failed {

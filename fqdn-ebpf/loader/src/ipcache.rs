@@ -40,6 +40,23 @@ impl IpCache {
         }
     }
 
+    /// Remembers what a predecessor wrote.
+    pub(crate) fn take_over(&mut self) -> Result<(), MapError> {
+        self.held_addresses = self
+            .addresses
+            .rows()?
+            .into_iter()
+            .map(|(address, entry)| (address, entry.identity()))
+            .collect();
+        self.held_prefixes = self
+            .prefixes
+            .rows()?
+            .into_iter()
+            .map(|(len, address, entry)| ((len, address), entry.identity()))
+            .collect();
+        Ok(())
+    }
+
     /// Makes the maps hold what the book says, and nothing else. Writes before it removes, so
     /// that no address is without its identity on the way. True when anything changed.
     pub(crate) fn write(&mut self, book: &AddressBook) -> Result<bool, MapError> {

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod attach;
 mod datapath;
 mod dump;
@@ -16,6 +17,7 @@ mod error;
 mod events;
 mod ipcache;
 mod metrics;
+mod pins;
 mod policies;
 mod sizes;
 mod slots;
@@ -23,6 +25,7 @@ mod table;
 mod testrun;
 mod writer;
 
+pub use adopt::Adopted;
 pub use attach::{Attach, Attached};
 pub use datapath::Datapath;
 pub use dump::{FlowRow, LearnedRow, PolicyRow};
@@ -39,6 +42,7 @@ pub use fqdn_ebpf_common::{
     reason::DropReason,
 };
 pub use metrics::{Counters, Metrics};
+pub use pins::Pins;
 pub use sizes::Sizes;
 pub use testrun::{Program, Ran, Run};
 pub use writer::Writer;

@@ -49,6 +49,18 @@ pub(crate) struct Policies {
     registered: HashMap<PolicyId, Registered>,
     endpoints: HashMap<EndpointId, Live>,
     identities: Arc<Mutex<LocalIdentities>>,
+    /// Entries of a predecessor's policies.
+    leftovers: BTreeSet<(u32, [u8; size_of::<PolicyKey>()])>,
+    minted: Option<Minted>,
+}
+
+/// Whoever must know of an ephemeral identity before anything points at it.
+pub(crate) struct Minted(Box<dyn FnMut(IdentityId, &SelectorSet) -> std::io::Result<()> + Send>);
+
+impl std::fmt::Debug for Minted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Minted")
+    }
 }
 
 /// What the datapath and its writers share.
@@ -62,6 +74,8 @@ impl Shared {
             registered: HashMap::new(),
             endpoints: HashMap::new(),
             identities,
+            leftovers: BTreeSet::new(),
+            minted: None,
         })))
     }
 
@@ -197,12 +211,22 @@ impl Policies {
             return Err(NotReady::NoEndpoint);
         };
         let policies = live.policies;
-        let (identity, _) = self
-            .identities
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .fqdn(set)
-            .map_err(NotReady::Identities)?;
+        let identity = {
+            let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+            let (identity, new) = identities.fqdn(set).map_err(NotReady::Identities)?;
+            if new
+                && let Some(Minted(tell)) = self.minted.as_mut()
+                && let Err(error) = tell(identity, set)
+            {
+                identities.forget(identity);
+                return Err(NotReady::Map(MapError::Failed {
+                    doing: "writing down an identity for",
+                    map: "LEARNED",
+                    reason: error.to_string(),
+                }));
+            }
+            identity
+        };
         for id in policies.iter().flatten() {
             self.complete(*id, identity, set).map_err(NotReady::Map)?;
         }
@@ -266,6 +290,50 @@ impl Policies {
             .unwrap_or_else(PoisonError::into_inner)
             .forget(identity);
         Ok(())
+    }
+
+    /// Remembers which entries a predecessor left.
+    pub(crate) fn take_over(&mut self) -> Result<(), MapError> {
+        self.leftovers = self
+            .map
+            .rows()?
+            .into_iter()
+            .map(|(len, key, _)| (len, zerocopy::transmute!(key)))
+            .collect();
+        Ok(())
+    }
+
+    /// Enlists a predecessor's endpoint with the identities that its names were given.
+    pub(crate) fn adopt(
+        &mut self,
+        endpoint: EndpointId,
+        identities: impl Iterator<Item = (IdentityId, SelectorSet)>,
+    ) {
+        let live = self.endpoints.entry(endpoint).or_default();
+        live.identities.extend(identities);
+    }
+
+    /// Takes out what a predecessor left and nobody wrote anew.
+    pub(crate) fn forget_leftovers(&mut self) -> Result<(), MapError> {
+        let leftovers = std::mem::take(&mut self.leftovers);
+        for (len, key) in leftovers {
+            let ours = self
+                .registered
+                .values()
+                .any(|registered| registered.keys.contains(&(len, key)));
+            if !ours {
+                self.map.remove(len, &zerocopy::transmute!(key))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on every new ephemeral identity is told before anything points at it.
+    pub(crate) fn tell_minted(
+        &mut self,
+        tell: impl FnMut(IdentityId, &SelectorSet) -> std::io::Result<()> + Send + 'static,
+    ) {
+        self.minted = Some(Minted(Box::new(tell)));
     }
 
     pub(crate) fn map(&self) -> &PolicyMap {

@@ -68,6 +68,11 @@ impl Slots {
         filled.map(|()| slot)
     }
 
+    /// A predecessor's endpoint has this slot, with tables that go on.
+    pub(crate) fn reserve(&mut self, slot: u32) {
+        self.free.retain(|free| *free != slot);
+    }
+
     /// Gives a slot back. Its tables stay until the slot is taken again.
     pub(crate) fn give(&mut self, slot: u32) {
         self.free.push(slot);

@@ -12,6 +12,7 @@ mod book;
 mod entry;
 mod names;
 mod rematch;
+mod restore;
 #[cfg(test)]
 mod tests;
 

@@ -346,6 +346,15 @@ impl<'w> Node<'w> {
         Ok(())
     }
 
+    /// Takes down what an agent left.
+    pub(crate) fn remove(&self) -> Result<Output> {
+        let mut command = self.world.host.command(tools::namegate()?);
+        command
+            .args(["agent", "--remove", "--config"])
+            .arg(self.config());
+        output_of(&mut command)
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.files.path().join("agent.sock")
     }
