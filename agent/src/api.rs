@@ -165,8 +165,10 @@ pub struct EndpointInfo {
 pub struct Totals {
     /// Packets let through.
     pub forwarded_packets: u64,
-    /// Packets refused.
+    /// Packets refused, for whatever reason.
     pub dropped_packets: u64,
+    /// Those of them that policy or the source guard refused.
+    pub denied_packets: u64,
     /// Packets let through by audit only.
     pub audited_packets: u64,
     /// DNS queries answered.
@@ -276,7 +278,7 @@ impl Report {
     pub fn anything_denied(&self) -> bool {
         !self.denied.is_empty()
             || !self.lookups.refused.is_empty()
-            || self.totals.dropped_packets > 0
+            || self.totals.denied_packets > 0
             || self.totals.lookups_refused > 0
     }
 }

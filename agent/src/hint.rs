@@ -5,7 +5,8 @@
 //! Not here: the nearest existing rule (`policy`), layout (`cli`).
 
 use fqdn_ebpf_common::reason::DropReason;
-use policy::{compiled::DeniedFlow, compiled::Protocol};
+use identity::reserved;
+use policy::compiled::{DeniedFlow, Protocol};
 
 /// Why a name may not be asked.
 pub(crate) fn refused_name(policies: &[String]) -> String {
@@ -59,6 +60,18 @@ fn not_allowed(flow: &DeniedFlow) -> String {
         }
         None => return "policies cannot allow this protocol by port".to_owned(),
     };
+    if flow.peer == reserved::HOST {
+        return format!(
+            "this is an address of the host, which no name and no CIDR opens; \
+             to allow: toEntities `host` with port {port}"
+        );
+    }
+    if !flow.peer.is_world() && !flow.peer.is_local_scope() {
+        return format!(
+            "the pod's resolver answers what policy sends to its port 53; \
+             to allow: toEndpoints for it with port {port}"
+        );
+    }
     match flow.names.first() {
         Some(name) => format!(
             "to allow: --allow {}:{port}, or toFQDNs `matchName: {}` with port {port}",

@@ -40,7 +40,7 @@ use tokio::{
     sync::broadcast,
 };
 
-use crate::{control::FOLLOW_BUFFER, hint, qtype};
+use crate::{control::FOLLOW_BUFFER, hint, qtype, totals};
 
 /// Records kept for `observe --last`.
 const HISTORY: usize = 10_000;
@@ -335,6 +335,9 @@ impl Recorder {
             }),
             Kind::Drop | Kind::Audit => {
                 let reason = event.reason().unwrap_or(DropReason::PolicyDenied);
+                if !totals::is_denial(reason, direction) {
+                    return;
+                }
                 let flow = DeniedFlow {
                     peer: self.subject.book.lookup(address),
                     names: self.names.peek(&address).cloned().unwrap_or_default(),

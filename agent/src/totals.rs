@@ -4,7 +4,7 @@
 //! Out: [`Totals`].
 //! Not here: reading METRICS (`fqdn-ebpf/loader`).
 
-use fqdn_ebpf_loader::{Direction, Metrics, Passed};
+use fqdn_ebpf_loader::{Direction, DropReason, Metrics, Passed};
 
 use crate::{api::Totals, recorder::LookupCounts};
 
@@ -29,12 +29,23 @@ pub(crate) fn of(metrics: &Metrics, lookups: LookupCounts, lost_records: u64) ->
     Totals {
         forwarded_packets: passed(FORWARDED),
         dropped_packets: metrics.drops().map(|(.., count)| count.packets()).sum(),
+        denied_packets: metrics
+            .drops()
+            .filter(|(reason, direction, _)| is_denial(*reason, *direction))
+            .map(|(.., count)| count.packets())
+            .sum(),
         audited_packets: passed(AUDITED),
         lookups_answered: lookups.answered,
         lookups_refused: lookups.refused,
         lookups_failed: lookups.failed,
         lost_events: passed(LOST).saturating_add(lost_records),
     }
+}
+
+/// Whether a drop refused something that the workload tried. An ICMP error about no known flow is the
+/// workload's kernel answering a late reply, and what comes in unasked was somebody else's try.
+pub(crate) fn is_denial(reason: DropReason, direction: Direction) -> bool {
+    direction == Direction::Egress && reason != DropReason::IcmpErrorUnrelated
 }
 
 fn sum(metrics: &Metrics, whats: &[Passed]) -> u64 {

@@ -91,7 +91,7 @@ impl World {
                 .map(|(id, labels)| (id, labels.clone())),
             cidrs,
         );
-        let policy = compile(
+        let mut policy = compile(
             &CompileInput {
                 policies,
                 subject: &labels,
@@ -102,6 +102,9 @@ impl World {
             },
             &mut SelectorTable::default(),
         )?;
+        // Nobody has a reason to open a connection to a command unless a policy says so. Without this,
+        // a stale connection of the host's conntrack could reach whoever got its old address.
+        policy.default_deny_ingress = true;
         Ok(Self {
             pod,
             labels,

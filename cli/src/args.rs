@@ -205,19 +205,23 @@ pub(crate) struct Run {
     pub(crate) ipv6: Ipv6,
 
     /// Shortest time a resolved address stays allowed, in seconds, whatever its TTL.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) min_ttl: u64,
 
     /// How long past its TTL a resolved address stays allowed, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) ttl_grace: u64,
 
     /// Most addresses the command may learn at a time.
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    #[arg(long, value_name = "N", default_value_t = 16_384,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_addresses: u32,
 
     /// Most names the command may learn at a time.
-    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    #[arg(long, value_name = "N", default_value_t = 8_192,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_names: u32,
 
     /// Say what is being done.

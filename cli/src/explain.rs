@@ -16,7 +16,13 @@ const ROWS: usize = 20;
 pub(crate) fn report(report: &Report) -> String {
     let mut out = Lines::default();
     let connections: u64 = report.allowed.iter().map(|row| row.connections).sum();
-    let denied: u64 = report.denied.iter().map(|row| row.packets).sum();
+    // Rows are made of events, which are rationed; the counters are not.
+    let listed: u64 = report.denied.iter().map(|row| row.packets).sum();
+    let denied = listed.max(if report.audit {
+        report.totals.audited_packets
+    } else {
+        report.totals.denied_packets
+    });
     let refused: u64 = report.lookups.refused.iter().map(|row| row.count).sum();
     let (refusing, refusals) = if report.audit {
         ("would be denied", "would be refused (audit)")
@@ -163,9 +169,9 @@ fn addresses(all: &[IpAddr]) -> String {
 }
 
 /// On a terminal always; elsewhere, where somebody else may read stderr, only when something was
-/// denied.
+/// denied, or a lookup failed.
 pub(crate) fn wanted(report: &Report, terminal: bool) -> bool {
-    terminal || report.anything_denied()
+    terminal || report.anything_denied() || !report.lookups.failed.is_empty()
 }
 
 #[cfg(test)]

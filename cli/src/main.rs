@@ -14,6 +14,7 @@ mod list;
 mod observe;
 mod output;
 mod policy;
+mod report_file;
 mod run;
 mod tables;
 

@@ -16,7 +16,7 @@ use identity::Label;
 use policy::{parse::Limits, shorthand};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::{args, explain};
+use crate::{args, explain, report_file::ReportFile};
 
 /// namegate itself failed; as `env`, `timeout` and `docker run` have it.
 pub(crate) const FAILED: i32 = 125;
@@ -40,18 +40,18 @@ pub(crate) fn run(args: args::Run) -> i32 {
 fn try_run(args: args::Run) -> Result<i32, Vec<String>> {
     let spec = specification(&args)?;
     warn_about_weakening(&args);
+    let file = args
+        .report
+        .as_deref()
+        .map(|path| ReportFile::create(path, &pod::InvokingUser::detect()))
+        .transpose()
+        .map_err(|mistake| vec![mistake])?;
     let report = agent::run::run(spec).map_err(|error| vec![chain(&error)])?;
     if explain::wanted(&report, std::io::stderr().is_terminal()) {
         eprint!("{}", explain::report(&report));
     }
-    if let Some(path) = &args.report {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| vec![chain(&error)])?;
-        std::fs::write(path, json + "\n").map_err(|error| {
-            vec![format!(
-                "cannot write the report to `{}`: {error}",
-                path.display()
-            )]
-        })?;
+    if let Some(file) = file {
+        file.write(&report).map_err(|mistake| vec![mistake])?;
     }
     Ok(exit_status(&report, args.fail_on_deny))
 }
@@ -120,6 +120,7 @@ fn specification(args: &args::Run) -> Result<RunSpec, Vec<String>> {
             addresses: args.max_addresses,
             names: args.max_names,
         },
+        descriptors: None,
     })
 }
 
@@ -133,8 +134,8 @@ fn warn_about_weakening(args: &args::Run) {
     }
     if args.allow_sudo {
         eprintln!(
-            "namegate: --allow-sudo: the command may become root inside the pod; \
-             the boundary is weaker"
+            "namegate: --allow-sudo: the command may become root inside the pod, and no system \
+             call is filtered; the boundary is weaker"
         );
     }
 }
@@ -177,6 +178,7 @@ fn log_to_stderr(verbose: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .without_time()
         .init();

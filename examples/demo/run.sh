@@ -187,6 +187,8 @@ sed -n '/^  egress:/,$p' "$POLICY" | sed 's/^/  /'
 mkfifo "$files/end"
 export GREEN=$green RED=$red PLAIN=$plain RESULTS="$files/results" END="$files/end" NEVER CURL_CA_BUNDLE="$files/authority.pem"
 : >"$RESULTS"
+# The job runs as whoever called sudo, and writes its results here.
+[ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$files"
 show "namegate run --policy $POLICY --namespace argocd \\
     --dns $RESOLVER --report report.json -- examples/demo/job.sh"
 inside "$machine" "$NAMEGATE" run --policy "$POLICY" --namespace argocd --dns $RESOLVER \

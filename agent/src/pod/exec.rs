@@ -12,6 +12,7 @@ use std::{
     process::Command,
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
 use super::{
@@ -32,6 +33,12 @@ pub(crate) fn main(spec: ExecSpec, argv: Vec<OsString>) -> i32 {
         eprintln!("namegate: cannot enter `{}`: {error}", spec.cwd.display());
         return FAILED;
     }
+    if let Some(soft) = spec.descriptors
+        && let Err(errno) = restore_descriptor_limit(soft)
+    {
+        eprintln!("namegate: cannot restore the limit on descriptors: {errno}");
+        return FAILED;
+    }
     let mut command = Command::new(program);
     command.args(arguments);
     home_of(&spec, &mut command);
@@ -42,6 +49,12 @@ pub(crate) fn main(spec: ExecSpec, argv: Vec<OsString>) -> i32 {
     }
     let error = command.exec();
     complain(program, &error)
+}
+
+/// namegate raises its own limit; the command gets the one it would have had without.
+fn restore_descriptor_limit(soft: u64) -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
 }
 
 fn become_user(spec: &ExecSpec) -> Result<(), String> {

@@ -195,13 +195,15 @@ async fn addresses(netlink: &Netlink) -> Result<Vec<Used>, PodError> {
         .collect())
 }
 
-/// Every address of the calling thread's namespace.
+/// Every address of the calling thread's namespace. A broadcast address reaches this host's own services, so it is
+/// one of its addresses.
 pub(crate) fn host_addresses() -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
         .into_iter()
         .flatten()
-        .filter_map(|interface| {
-            let address = interface.address?;
+        .flat_map(|interface| [interface.address, interface.broadcast])
+        .flatten()
+        .filter_map(|address| {
             if let Some(v4) = address.as_sockaddr_in() {
                 return Some(v4.ip().into());
             }

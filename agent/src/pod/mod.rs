@@ -101,6 +101,8 @@ pub struct CommandSpec {
     pub cwd: PathBuf,
     /// The whole environment; `None` passes ours on.
     pub env: Option<Vec<(OsString, OsString)>>,
+    /// The soft limit on descriptors it shall have; `None` passes ours on.
+    pub descriptors: Option<u64>,
 }
 
 /// The addresses of the pod and of its gateway.
@@ -131,7 +133,6 @@ pub struct PodAddresses {
 pub struct Pod {
     spec: PodSpec,
     links: Links,
-    host_addresses: Vec<IpAddr>,
     spawner: Option<Spawner>,
     table: Option<OwnTable>,
     gateway: NetNs,
@@ -175,7 +176,6 @@ impl Pod {
         Ok(Self {
             spec,
             links,
-            host_addresses: host::host_addresses(),
             spawner: Some(spawner),
             table: Some(table),
             gateway,
@@ -212,10 +212,17 @@ impl Pod {
         }
     }
 
-    /// Every address of the host's interfaces, the end of our own link included.
+    /// Every address that is the host's at this moment: of its interfaces, broadcast addresses and the end of our own
+    /// link included, and of the gateway towards it. Has to be called in the host's namespace.
     #[must_use]
-    pub fn host_addresses(&self) -> &[IpAddr] {
-        &self.host_addresses
+    pub fn host_addresses(&self) -> Vec<IpAddr> {
+        let plan = &self.links.plan;
+        let mut all = host::host_addresses();
+        all.push(plan.v4.gateway_up.into());
+        all.extend(plan.v6.map(|v6| IpAddr::from(v6.gateway_up)));
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Runs `work` on a thread inside the gateway namespace and waits for it.
@@ -254,6 +261,7 @@ impl Pod {
                 user: self.spec.user.clone(),
                 allow_sudo: self.spec.allow_sudo,
                 cwd: command.cwd.clone(),
+                descriptors: command.descriptors,
             },
         };
         spawner.spawn(spec, command)

@@ -44,6 +44,8 @@ pub(crate) struct ExecSpec {
     pub(crate) allow_sudo: bool,
     /// Set when CMD should start somewhere: entered as the user, after the mounts.
     pub(crate) cwd: PathBuf,
+    /// The soft limit on descriptors that namegate was started with, if it raised its own.
+    pub(crate) descriptors: Option<u64>,
 }
 
 /// Runs the stage this process was started for. Call it first thing in `main`.

@@ -5,8 +5,7 @@
 //! Not here: what happens afterwards (`session`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,16 +13,16 @@ use std::{
 };
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
-use dnsproxy_core::{Config as DnsConfig, Core, EndpointSnapshot, QueryRecord, Snapshot};
+use dnsproxy_core::{Config as DnsConfig, Core, QueryRecord};
 use fqdn_ebpf_loader::{Attach, Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes};
-use identity::{AddressBook, EndpointId, LocalIdentities};
+use identity::{EndpointId, LocalIdentities};
 use tokio::sync::mpsc;
 
 use crate::{
     pod::Pod,
-    run::{RunError, RunSpec},
+    run::{RunError, RunSpec, surroundings::Surroundings},
     steering::Steering,
-    world::{KnownAddresses, World},
+    world::World,
 };
 
 /// The only endpoint of a run.
@@ -42,9 +41,7 @@ pub(crate) struct Enforcement {
     pub(crate) shard: ShardThread,
     pub(crate) records: mpsc::Receiver<QueryRecord>,
     pub(crate) lost_records: Arc<AtomicU64>,
-    pub(crate) book: AddressBook,
-    pub(crate) resolvers: Vec<SocketAddr>,
-    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) surroundings: Surroundings,
 }
 
 impl Enforcement {
@@ -57,21 +54,7 @@ impl Enforcement {
         spec: &RunSpec,
     ) -> Result<Self, RunError> {
         let at = pod.addresses();
-        let known = KnownAddresses {
-            pod: [Some(IpAddr::V4(at.v4)), at.v6.map(IpAddr::V6)]
-                .into_iter()
-                .flatten()
-                .collect(),
-            gateway: [
-                Some(IpAddr::V4(at.gateway_v4)),
-                at.gateway_v6.map(IpAddr::V6),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
-            host: pod.host_addresses().to_vec(),
-        };
-        let book = world.address_book(&known);
+        let surroundings = Surroundings::new(pod, world, resolvers, spec.audit);
         let steering = Steering::default();
         let marks = Marks {
             mask: steering.mask,
@@ -85,7 +68,7 @@ impl Enforcement {
             ..Sizes::for_one_workload()
         };
         let mut datapath = Datapath::load(&sizes, &config, Arc::new(Mutex::new(locals)))?;
-        datapath.ipcache(&book)?;
+        datapath.ipcache(&surroundings.book)?;
         datapath.set_policy(POLICY, &world.policy)?;
         let (enforced, shadow) = if spec.audit {
             (None, Some(POLICY))
@@ -140,7 +123,7 @@ impl Enforcement {
             record,
         )
         .map_err(RunError::system("the DNS proxy's thread"))?;
-        let snapshot = snapshot(world, &known, &book, &resolvers, spec.audit);
+        let snapshot = surroundings.snapshot(world);
         // Control messages are taken before any query, and no query comes before the command runs.
         if shard
             .control
@@ -158,9 +141,7 @@ impl Enforcement {
             shard,
             records,
             lost_records,
-            book,
-            resolvers,
-            addresses: known.pod,
+            surroundings,
         })
     }
 }
@@ -172,38 +153,4 @@ fn dns_config(spec: &RunSpec) -> DnsConfig {
     config.limits.addresses_per_endpoint = spec.limits.addresses as usize;
     config.limits.names_per_endpoint = spec.limits.names as usize;
     config
-}
-
-fn snapshot(
-    world: &World,
-    known: &KnownAddresses,
-    book: &AddressBook,
-    resolvers: &[SocketAddr],
-    audit: bool,
-) -> Snapshot {
-    let redirects: BTreeMap<_, _> = known
-        .gateway
-        .iter()
-        .map(|gateway| (*gateway, resolvers.to_vec()))
-        .collect();
-    // A resolver that the user named may also be asked directly, if policy allows it.
-    let trusted: BTreeSet<_> = known
-        .gateway
-        .iter()
-        .copied()
-        .chain(resolvers.iter().map(SocketAddr::ip))
-        .collect();
-    Snapshot {
-        revision: 1,
-        endpoints: vec![EndpointSnapshot {
-            id: ENDPOINT,
-            addresses: known.pod.clone(),
-            policy: Arc::clone(&world.policy),
-            audit,
-        }],
-        book: Arc::new(book.clone()),
-        trusted,
-        redirects,
-        node_addresses: known.host.iter().copied().collect(),
-    }
 }

@@ -52,6 +52,11 @@ impl Inspector {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The datapath, likewise.
+    pub(crate) fn datapath(&self) -> MutexGuard<'_, Datapath> {
+        self.datapath.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The ledger's names; none when the shard is gone.
     pub(crate) async fn rows(&self) -> Vec<CacheRow> {
         let (answer, rows) = oneshot::channel();
@@ -67,11 +72,7 @@ impl Inspector {
 
     /// Exact totals.
     pub(crate) fn totals(&self) -> Totals {
-        let metrics = self
-            .datapath
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .metrics();
+        let metrics = self.datapath().metrics();
         let metrics = match metrics {
             Ok(metrics) => metrics,
             Err(error) => {

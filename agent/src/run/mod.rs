@@ -10,10 +10,12 @@
 mod enforcement;
 mod inspector;
 mod session;
+mod surroundings;
 
 use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use identity::{Label, LocalIdentities};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use policy::{model::Policy, select};
 
 use crate::{
@@ -49,6 +51,8 @@ pub struct RunSpec {
     pub ipv6: Ipv6,
     /// How long and how many.
     pub limits: RunLimits,
+    /// The soft limit on descriptors for the command; none for namegate's own.
+    pub descriptors: Option<u64>,
 }
 
 /// How long an answer counts and how much may be learned.
@@ -120,7 +124,8 @@ impl RunError {
 /// # Errors
 /// When namegate itself fails. A command that cannot be found or executed is no error: its status
 /// is 127 or 126, as shells have it.
-pub fn run(spec: RunSpec) -> Result<Report, RunError> {
+pub fn run(mut spec: RunSpec) -> Result<Report, RunError> {
+    spec.descriptors = spec.descriptors.or_else(raise_descriptor_limit);
     let labels = world::pod_labels(&spec.namespace, &spec.labels);
     if select::selecting(&spec.policies, &labels, world::CLUSTER).is_empty() {
         return Err(RunError::SelectsNothing(select::explain_unselected(
@@ -140,6 +145,12 @@ pub fn run(spec: RunSpec) -> Result<Report, RunError> {
             policy::lint::Severity::Info => tracing::info!("{warning}"),
         }
     }
+    if !world.policy.default_deny_egress {
+        tracing::warn!(
+            "no policy restricts what this command may reach: everything is allowed; \
+             add an `egress` rule (`egress: [{{}}]` denies all)"
+        );
+    }
     let resolvers = if spec.resolvers.is_empty() {
         resolvers::of_host()?
     } else {
@@ -154,4 +165,20 @@ pub fn run(spec: RunSpec) -> Result<Report, RunError> {
     })?;
     let enforcement = enforcement::Enforcement::start(&pod, &world, locals, resolvers, &spec)?;
     session::session(pod, enforcement, world, spec)
+}
+
+/// Upstream sockets and clients' connections may be more than the usual soft limit of 1024. Returns
+/// the limit there was; none when nothing changed.
+fn raise_descriptor_limit() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    if soft >= hard {
+        return None;
+    }
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => Some(soft),
+        Err(error) => {
+            tracing::info!(%error, "the limit on descriptors stays at {soft}");
+            None
+        }
+    }
 }

@@ -25,6 +25,7 @@ use crate::{
         RunError, RunSpec,
         enforcement::{ENDPOINT, Enforcement},
         inspector::{Facts, Inspector},
+        surroundings::{AddressWatch, Surroundings},
     },
     world::{self, World},
 };
@@ -49,16 +50,14 @@ pub(crate) fn session(
         shard,
         records,
         lost_records,
-        book,
-        resolvers,
-        addresses,
+        surroundings,
     } = enforcement;
     let clock = WallClock::new(Timestamp::now(), dnsproxy::now());
     let endpoint = EndpointInfo {
         id: ENDPOINT.get(),
         identity: world.pod.get(),
         labels: world.labels.iter().map(ToString::to_string).collect(),
-        addresses,
+        addresses: surroundings.known.pod.clone(),
     };
     let command: Vec<String> = spec
         .command
@@ -74,7 +73,11 @@ pub(crate) fn session(
             .iter()
             .map(|policy| policy.reference.to_string())
             .collect(),
-        resolvers: resolvers.iter().map(ToString::to_string).collect(),
+        resolvers: surroundings
+            .resolvers
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         attachment: attached.how().to_owned(),
     };
     let subject = Subject {
@@ -86,7 +89,7 @@ pub(crate) fn session(
             pod_name: pod_name(&command),
         },
         policy: Arc::clone(&world.policy),
-        book: Arc::new(book),
+        book: Arc::new(surroundings.book.clone()),
     };
     let events = datapath.events().ok_or_else(|| RunError::System {
         what: "the kernel's events",
@@ -105,6 +108,8 @@ pub(crate) fn session(
         inspector: Arc::clone(&inspector),
         events,
         records,
+        surroundings,
+        world,
     };
     let mut pod = pod;
     let status = runtime.block_on(async {
@@ -145,16 +150,23 @@ struct Observed {
     inspector: Arc<Inspector>,
     events: Events,
     records: mpsc::Receiver<QueryRecord>,
+    surroundings: Surroundings,
+    world: World,
 }
 
 impl Observed {
     /// Starts the command and records until it ends.
     async fn while_running(&mut self, pod: &mut Pod, spec: &RunSpec) -> Result<i32, RunError> {
         let cwd = std::env::current_dir().map_err(RunError::system("the working directory"))?;
+        let mut watch =
+            AddressWatch::start().map_err(RunError::system("the watch on host addresses"))?;
+        // What changed since the pod was made was not watched.
+        self.look_again(pod).await?;
         let mut running = pod.spawn(CommandSpec {
             argv: spec.command.clone(),
             cwd,
             env: None,
+            descriptors: spec.descriptors,
         })?;
         let _forwarding = running.forward_signals()?;
         let ended = tokio::task::spawn_blocking(move || running.wait());
@@ -169,6 +181,7 @@ impl Observed {
                         source: error.into(),
                     })??);
                 }
+                () = watch.changed() => self.look_again(pod).await?,
                 Some(record) = self.records.recv() => self.query(&record),
                 ready = readable.readable() => {
                     let mut ready = ready.map_err(RunError::system("the kernel's events"))?;
@@ -177,6 +190,28 @@ impl Observed {
                 }
             }
         }
+    }
+
+    /// Makes everybody know the host's addresses as they are at this moment.
+    async fn look_again(&mut self, pod: &Pod) -> Result<(), RunError> {
+        if !self.surroundings.look_again(pod, &self.world) {
+            return Ok(());
+        }
+        let book = &self.surroundings.book;
+        self.inspector.datapath().ipcache(book)?;
+        self.inspector
+            .recorder()
+            .update(Arc::clone(&self.world.policy), Arc::new(book.clone()));
+        let snapshot = self.surroundings.snapshot(&self.world);
+        let told = self
+            .inspector
+            .shard
+            .send(ControlMsg::Snapshot(Box::new(snapshot)))
+            .await;
+        if told.is_err() {
+            tracing::warn!("the DNS proxy is gone: names are no longer resolved");
+        }
+        Ok(())
     }
 
     /// Takes in what was under way when the command ended.

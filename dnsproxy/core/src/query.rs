@@ -18,7 +18,10 @@
 //!
 //! Clients that speak EDNS get an extended error (RFC 8914) with every refusal.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{SocketAddr, SocketAddrV6},
+    sync::Arc,
+};
 
 use policy::compiled::{DnsVerdict, EndpointPolicy};
 use smallvec::SmallVec;
@@ -327,5 +330,12 @@ impl Rejected<'_> {
 
 /// One spelling for an address, whichever socket it came from.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address {
+        SocketAddr::V4(_) => address,
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            // The scope says on which link a link-local resolver is.
+            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
+        },
+    }
 }
