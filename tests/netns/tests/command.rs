@@ -308,3 +308,40 @@ fn a_wrong_command_line_is_namegates_own_failure() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_report_is_written_to_no_place_the_command_chose() -> Result<()> {
+    let world = World::new()?;
+    let dir = tempfile::tempdir()?;
+    let precious = dir.path().join("precious");
+    std::fs::write(&precious, "precious")?;
+    let report = dir.path().join("report.json");
+    for trick in ["ln -s", "ln"] {
+        let line = format!(
+            "rm -f {0}; {trick} {1} {0}",
+            report.display(),
+            precious.display()
+        );
+        world
+            .run_with_dns()?
+            .bare()
+            .allow("example.test")
+            .option("--report", report.display().to_string())
+            .script(&line)?
+            .expect(0)?;
+        assert_eq!(std::fs::read_to_string(&precious)?, "precious", "{trick}");
+        // The next run finds the link and does not follow it.
+        if trick == "ln -s" {
+            let next = world
+                .run_with_dns()?
+                .bare()
+                .allow("example.test")
+                .option("--report", report.display().to_string())
+                .script("true")?;
+            next.says(&["link"])?;
+            next.expect(125)?;
+        }
+        std::fs::remove_file(&report)?;
+    }
+    Ok(())
+}

@@ -73,6 +73,53 @@ fn one_pod_cannot_reach_another_nor_the_host_unasked() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_address_the_host_gains_while_the_command_runs_is_the_hosts() -> Result<()> {
+    const NEW: &str = "198.51.100.77";
+    let world = World::new()?;
+    let _server = Process::spawn(
+        "socat",
+        world
+            .host
+            .command("socat")
+            .args(["TCP6-LISTEN:4712,ipv6only=0,fork", "PIPE"]),
+    )?;
+    let outside = policy("outside", &[DNS, "- toEntities: [world]\n"]);
+    let mut pod = world.run_with_dns()?.policy(&outside)?.shell()?;
+    pod.ok(&connect(at::EXAMPLE, 80))?;
+    let added = world
+        .host
+        .command("ip")
+        .args(["address", "add", &format!("{NEW}/32"), "dev", "lo"])
+        .status()?;
+    ensure!(added.success());
+    pod.ok("sleep 0.3")?;
+    refused(&pod.sh(&connect(NEW, 4712))?)?;
+    // What is not the host's stays open.
+    pod.ok(&connect(at::EXAMPLE, 80))?;
+    let report = pod.finish()?.report()?;
+    assert!(report.denied_to(NEW, 4712).is_some(), "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn nobody_opens_a_connection_to_a_command() -> Result<()> {
+    let world = World::new()?;
+    let mut pod = world.run_with_dns()?.allow("example.test").shell()?;
+    let address = first_address(&pod, &world)?;
+    pod.ok("socat -u UDP4-RECVFROM:7777,fork CREATE:got & sleep 0.3")?;
+    // From the host, which routes to the pod: nothing in between stands in the way.
+    let sent = world
+        .host
+        .command("bash")
+        .args(["-c", &format!("echo hello >/dev/udp/{address}/7777")])
+        .status()?;
+    ensure!(sent.success());
+    pod.ok("sleep 0.3; test ! -e got")?;
+    pod.finish()?.expect(0)?;
+    Ok(())
+}
+
 /// The IPv4 address of a run's pod.
 fn first_address(shell: &support::Shell, world: &World) -> Result<String> {
     let status = shell.client(&world.host).json(&["status"])?;

@@ -34,6 +34,9 @@ pub struct Run<'a> {
     policies: usize,
 }
 
+/// What whoever runs the tests ignores (`nohup`) is inherited, and namegate would keep it ignored.
+const DEFAULT_SIGNALS: &str = "--default-signal=HUP,INT,QUIT,TERM";
+
 impl<'a> Run<'a> {
     /// A run on the machine that a namespace stands for.
     pub fn on(host: &'a Netns) -> Result<Self> {
@@ -174,14 +177,22 @@ impl<'a> Run<'a> {
     pub fn prepare(mut self, argv: &[&str]) -> Result<(Command, TempDir, Duration)> {
         let binary = tools::namegate()?;
         let mut command = match &self.resolv_conf {
-            None => self.host.command(&binary),
+            None => {
+                let mut command = self.host.command("env");
+                command.arg(DEFAULT_SIGNALS).arg(&binary);
+                command
+            }
             Some(file) => {
                 // Every step is an exec: the process id is namegate's in the end.
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "--propagation", "private", "--", "bash", "-c"]).arg(
-                    "mount --bind \"$0\" \"$(readlink -f /etc/resolv.conf)\" && exec nsenter --net=\"$1\" -- \"$2\" \"${@:3}\"",
+                    "mount --bind \"$0\" \"$(readlink -f /etc/resolv.conf)\" && exec nsenter --net=\"$1\" -- env \"$2\" \"${@:3}\"",
                 );
-                command.arg(file).arg(self.host.path()).arg(&binary);
+                command
+                    .arg(file)
+                    .arg(self.host.path())
+                    .arg(DEFAULT_SIGNALS)
+                    .arg(&binary);
                 command
             }
         };
