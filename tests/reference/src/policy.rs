@@ -227,8 +227,10 @@ impl Situation<'_> {
             return true;
         }
         let mut spoken = false;
+        // Egress is shut: the last tier is never asked.
         let of_all_tiers = self
             .rules()
+            .filter(|rule| !matches!(rule.tier, Tier::Baseline(_)))
             .flat_map(|rule| rule.clauses(Direction::Egress));
         for clause in of_all_tiers {
             let Ports::Rules(rules) = &clause.ports else {
