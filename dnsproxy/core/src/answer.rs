@@ -12,7 +12,7 @@ use std::{collections::HashMap, net::IpAddr};
 use policy::fqdn::Fqdn;
 use smallvec::SmallVec;
 
-use crate::wire::{self, AnswerRecord, Content, Records, TtlField, WireName};
+use crate::wire::{self, AnswerRecord, Content, Header, Question, Records, TtlField, WireName};
 
 /// Longest chain of aliases that is followed. Resolvers give up much earlier.
 const MAX_CHAIN: usize = 32;
@@ -95,20 +95,37 @@ impl Answer {
 }
 
 /// Shortens every TTL of the chain that would outlive a grant of `granted` seconds, and writes
-/// one with the top bit set as the zero it means.
-pub(crate) fn shorten(message: &mut [u8], fields: &[TtlField], granted: u32) {
-    for field in fields {
+/// one with the top bit set as the zero it means. False when the message would then say something
+/// else: a hostile one can have a name point into a TTL (RFC 1035 §4.1.4 does not forbid it).
+pub(crate) fn shorten(
+    message: &mut [u8],
+    answer: &Answer,
+    question: &Question,
+    granted: u32,
+) -> bool {
+    let mut changed = false;
+    for field in &answer.ttl_fields {
         let seconds = field.seconds().min(granted);
         if seconds != field.raw {
             wire::set_ttl(message, *field, seconds);
+            changed = true;
         }
     }
+    if !changed {
+        return true;
+    }
+    let Some(Ok(section)) =
+        Header::read(message).map(|header| Records::read(message, header, question))
+    else {
+        return false;
+    };
+    let after = Answer::follow(&section);
+    after.addresses == answer.addresses && after.cnames == answer.cnames
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Header, Question};
 
     /// A reply about `0.x` whose aliases lead from `0.x` to `1.x` to `2.x` …, in this order, the
     /// last of which has an address.
@@ -176,7 +193,7 @@ mod tests {
     fn ttls_are_shortened_where_they_stand_and_never_lengthened() {
         let (mut bytes, question) = chain(0..3, 3);
         let answer = follow((bytes.clone(), question.clone()));
-        shorten(&mut bytes, &answer.ttl_fields, 199);
+        assert!(shorten(&mut bytes, &answer, &question, 199));
         let after = follow((bytes, question));
         let seconds: Vec<_> = after
             .ttl_fields
@@ -184,6 +201,27 @@ mod tests {
             .map(|field| field.seconds())
             .collect();
         assert_eq!(seconds, [199, 199, 198, 199]);
+    }
+
+    #[test]
+    fn a_name_that_points_into_a_ttl_is_not_shortened_into_another() {
+        // Question a.x; its alias has the TTL 0x01_62_c0_0e, which read as a name is `b.x`: the
+        // address's owner is a pointer to it, and so is the alias's target.
+        let question = [1, b'a', 1, b'x', 0, 0, 1, 0, 1];
+        let mut bytes = vec![0, 1, 0x81, 0x80, 0, 1, 0, 2, 0, 0, 0, 0];
+        bytes.extend(question);
+        let alias = bytes.len();
+        bytes.extend([0xc0, 12, 0, 5, 0, 1]);
+        let ttl = u8::try_from(bytes.len()).unwrap();
+        bytes.extend([1, b'b', 0xc0, 14, 0, 2, 0xc0, ttl]);
+        bytes.extend([0xc0, ttl, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+        assert_eq!(bytes.get(alias), Some(&0xc0));
+        let header = Header::read(&bytes).unwrap();
+        let question = Question::read(&bytes, header).unwrap();
+        let answer = follow((bytes.clone(), question.clone()));
+        assert_eq!(answer.cnames.len(), 1);
+        assert_eq!(answer.addresses.len(), 1);
+        assert!(!shorten(&mut bytes, &answer, &question, 30));
     }
 
     #[test]

@@ -208,11 +208,19 @@ impl Core {
             self.ledger.note_unmatched(now, &lesson);
             return self.pass(now, outcome, "no toFQDNs rule matches the name");
         }
-        answer::shorten(
+        let shortened = answer::shorten(
             &mut outcome.message,
-            &outcome.answer.ttl_fields,
+            &outcome.answer,
+            &outcome.exchange.question,
             self.config.ttl.granted(ttl),
         );
+        if !shortened {
+            let reason = format!(
+                "the answer of resolver {} has a name inside a TTL",
+                outcome.exchange.server
+            );
+            return self.fail(now, outcome.exchange, Info::Other, reason);
+        }
         self.teach(now, PendingAnswer::new(outcome, lesson, policy.clone()));
     }
 
