@@ -105,7 +105,15 @@ fn packets(agent: &Agent, registry: &mut Registry) {
     };
     let forwarded = Family::<Labels, Counter>::default();
     let bytes = Family::<Labels, Counter>::default();
+    let lost = Family::<Labels, Counter>::default();
     for what in Passed::ALL {
+        if matches!(what, Passed::EventSuppressed | Passed::EventLost) {
+            let count = [Direction::Egress, Direction::Ingress]
+                .map(|direction| metrics.passed(*what, direction).packets());
+            lost.get_or_create(&vec![("what", format!("{what:?}").to_lowercase())])
+                .inc_by(count.iter().sum());
+            continue;
+        }
         for direction in [Direction::Egress, Direction::Ingress] {
             let count = metrics.passed(*what, direction);
             let labels = vec![

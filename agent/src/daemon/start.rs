@@ -123,10 +123,6 @@ async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError
 }
 
 /// Programs, maps and the DNS proxy.
-#[expect(
-    clippy::type_complexity,
-    reason = "three results of one step, taken apart at once"
-)]
 fn engine(
     config: &Arc<Config>,
 ) -> Result<(Engine, mpsc::Receiver<QueryRecord>, Arc<AtomicU64>), DaemonError> {

@@ -55,7 +55,9 @@ pub(crate) struct Policies {
 }
 
 /// Whoever must know of an ephemeral identity before anything points at it.
-pub(crate) struct Minted(Box<dyn FnMut(IdentityId, &SelectorSet) -> std::io::Result<()> + Send>);
+pub(crate) struct Minted(Box<Tell>);
+
+type Tell = dyn FnMut(IdentityId, &SelectorSet) -> std::io::Result<()> + Send;
 
 impl std::fmt::Debug for Minted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
