@@ -10,20 +10,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use dnsproxy::{ControlMsg, ShardThread};
-use dnsproxy_core::{
-    EndpointSnapshot, Learned, LearnedSlot, MAX_SLOTS, Moment, QueryRecord, Restored, RestoredName,
-    Snapshot,
-};
-use fqdn_ebpf_loader::{Adopted, Datapath, Events, Pins, PolicyId};
-use identity::{
-    AddressBook, EndpointId, IdentityId, LabelSet, LocalIdentity, SelectorId, reserved,
-};
+use dnsproxy_core::{EndpointSnapshot, Moment, QueryRecord, Snapshot};
+use fqdn_ebpf_loader::{Datapath, Events, PolicyId};
+use identity::{AddressBook, EndpointId, IdentityId, LabelSet, SelectorId, reserved};
 use ipnet::IpNet;
-use policy::{compiled::EndpointPolicy, fqdn::Fqdn, model::Policy};
+use policy::{compiled::EndpointPolicy, model::Policy};
 use tokio::sync::mpsc;
 
 use crate::recorder::{LookupCounts, Recorder, Subject, Tail, WallClock};
@@ -32,6 +27,7 @@ use super::{
     catalog::{Catalog, Compiled},
     config::Config,
     error::DaemonError,
+    heritage::Heritage,
     journal::{Entry, Journal, Past},
     links::Links,
     workload::{Enforced, Place, Wiring, Workload},
@@ -42,13 +38,6 @@ use super::{
 struct Installed {
     id: PolicyId,
     policy: Arc<EndpointPolicy>,
-}
-
-/// What a predecessor left.
-#[derive(Debug)]
-struct Heritage {
-    adopted: Adopted,
-    past: Past,
 }
 
 /// Everything that enforces.
@@ -71,9 +60,9 @@ pub(crate) struct Engine {
     recorders: HashMap<EndpointId, Recorder>,
     gone: LookupCounts,
     /// What a predecessor left in pinned maps and nobody goes on with yet.
-    heritage: Option<Heritage>,
+    pub(super) heritage: Option<Heritage>,
     journal: Arc<Journal>,
-    next_endpoint: u32,
+    pub(super) next_endpoint: u32,
     next_policy: u32,
     revision: u64,
 }
@@ -463,147 +452,6 @@ impl Engine {
         id
     }
 
-    /// The predecessor's endpoint behind the same interface, with the same addresses.
-    fn inherit(
-        &mut self,
-        workload: &Workload,
-        ifindex: u32,
-    ) -> Result<Option<EndpointId>, DaemonError> {
-        let Some(heritage) = &self.heritage else {
-            return Ok(None);
-        };
-        let own: BTreeSet<_> = workload
-            .config
-            .addresses
-            .iter()
-            .map(IpAddr::to_canonical)
-            .collect();
-        let heir = heritage
-            .adopted
-            .endpoints
-            .iter()
-            .find(|(_, at, addresses)| {
-                *at == ifindex && addresses.iter().copied().collect::<BTreeSet<_>>() == own
-            });
-        let Some((id, ..)) = heir else {
-            return Ok(None);
-        };
-        let id = *id;
-        let locals = self.catalog.shared_locals();
-        self.datapath.adopt(id, |identity| {
-            let locals = locals.lock().unwrap_or_else(PoisonError::into_inner);
-            match locals.get(identity) {
-                Some(LocalIdentity::Fqdn(set)) => Some(set.clone()),
-                _ => None,
-            }
-        })?;
-        tracing::info!(
-            endpoint = id.get(),
-            interface = workload.config.interface,
-            "goes on with what it learned before"
-        );
-        Ok(Some(id))
-    }
-
-    /// Once everything that can go on does: what each shard goes on with. What nobody goes on with
-    /// is removed.
-    pub(crate) fn come_into_heritage(
-        &mut self,
-        now: Moment,
-    ) -> Result<Vec<(mpsc::Sender<ControlMsg>, Restored)>, DaemonError> {
-        let Some(Heritage { adopted, past }) = self.heritage.take() else {
-            return Ok(Vec::new());
-        };
-        let live: BTreeSet<_> = self
-            .workloads
-            .values()
-            .filter_map(|workload| Some(workload.enforced.as_ref()?.id))
-            .collect();
-        let mut learned = Vec::new();
-        {
-            let locals = self.catalog.locals();
-            for row in adopted
-                .learned
-                .iter()
-                .filter(|row| live.contains(&row.endpoint))
-            {
-                let slots: Option<smallvec::SmallVec<[LearnedSlot; MAX_SLOTS]>> = row
-                    .slots
-                    .iter()
-                    .filter(|(_, expires)| *expires > now)
-                    .map(|(identity, expires)| match locals.get(*identity) {
-                        Some(LocalIdentity::Fqdn(set)) => Some(LearnedSlot {
-                            set: set.clone(),
-                            expires: *expires,
-                        }),
-                        _ => None,
-                    })
-                    .collect();
-                let slots = slots.unwrap_or_default();
-                if !slots.is_empty() {
-                    learned.push(Learned {
-                        endpoint: row.endpoint,
-                        address: row.address,
-                        slots,
-                    });
-                }
-            }
-        }
-        let kept: BTreeSet<_> = learned.iter().map(|l| (l.endpoint, l.address)).collect();
-        self.datapath
-            .prune_learned(|endpoint, address| kept.contains(&(endpoint, address)))?;
-        self.datapath.reconcile()?;
-        self.retain_pins();
-        let names: Vec<_> = past
-            .names
-            .into_iter()
-            .filter_map(restored_name)
-            .filter(|name| live.contains(&name.endpoint))
-            .collect();
-        let count = u32::try_from(self.shards.len()).unwrap_or(1).max(1);
-        let of = |id: EndpointId, shard: u32| id.get() % count == shard;
-        Ok((0..count)
-            .zip(&self.shards)
-            .map(|(shard, thread)| {
-                let restored = Restored {
-                    learned: learned
-                        .iter()
-                        .filter(|learned| of(learned.endpoint, shard))
-                        .cloned()
-                        .collect(),
-                    names: names
-                        .iter()
-                        .filter(|name| of(name.endpoint, shard))
-                        .cloned()
-                        .collect(),
-                };
-                (thread.control.clone(), restored)
-            })
-            .collect())
-    }
-
-    /// Lets go of links and maps that nothing of ours uses.
-    fn retain_pins(&self) {
-        let interfaces: Vec<_> = self
-            .workloads
-            .values()
-            .filter_map(|workload| Some(workload.attached.as_ref()?.0))
-            .collect();
-        let sizes = self.config.sizes.into();
-        let retained =
-            Pins::open(&self.config.state.pins, &sizes).and_then(|pins| pins.retain(&interfaces));
-        if let Err(error) = retained {
-            tracing::warn!(%error, "pins of a predecessor stay");
-        }
-    }
-
-    /// Everything with a number, for a journal that is written anew.
-    pub(crate) fn entries(&self) -> Vec<Entry> {
-        let mut entries = self.catalog.entries();
-        entries.push(Entry::Endpoint(self.next_endpoint.saturating_sub(1)));
-        entries
-    }
-
     /// Takes an endpoint out of the kernel, with everything it learned.
     fn vacate(&mut self, workload: &mut Workload) -> bool {
         let Some(enforced) = workload.enforced.take() else {
@@ -746,29 +594,6 @@ impl Engine {
                 failed: sum.failed + counts.failed,
             })
     }
-}
-
-/// A name of the journal.
-fn restored_name(entry: Entry) -> Option<RestoredName> {
-    let Entry::Name {
-        of,
-        name,
-        ttl,
-        at,
-        ips,
-        until,
-    } = entry
-    else {
-        return None;
-    };
-    let until = Moment::from_nanos(until);
-    Some(RestoredName {
-        endpoint: EndpointId::new(of),
-        name: Fqdn::parse(&name).ok()?,
-        ttl,
-        looked_up: Moment::from_nanos(at),
-        addresses: ips.into_iter().map(|ip| (ip, until)).collect(),
-    })
 }
 
 /// Notes why a workload is not enforced; says it once.

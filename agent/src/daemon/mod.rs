@@ -13,6 +13,7 @@ mod config;
 mod engine;
 mod error;
 mod files;
+mod heritage;
 mod inspector;
 mod journal;
 mod links;
