@@ -1,7 +1,7 @@
 //! DNS messages as bytes: what has to be read out of them, and the few bytes that are changed.
 //!
 //! In:  untrusted messages from clients and resolvers, at most 64 KiB each.
-//! Out: [`Question`], [`Query`], [`Records`]; messages with another id or shorter TTLs.
+//! Out: [`Question`], [`Records`]; messages with another id or shorter TTLs.
 //! Not here: what any of it means (`answer`, `query`, `reply`).
 //!
 //! The only file that knows hickory. Messages are relayed as they came: EDNS options, DNSSEC

@@ -79,7 +79,9 @@ impl Datapath {
         for (ifindex, endpoint) in self.endpoints.rows()? {
             let addresses = endpoint.addresses().map(|address| address.ip()).collect();
             let id = EndpointId::new(endpoint.id());
-            adopted.endpoints.push((id, u32::from_ne_bytes(ifindex), addresses));
+            adopted
+                .endpoints
+                .push((id, u32::from_ne_bytes(ifindex), addresses));
             adopted.last_endpoint = adopted.last_endpoint.max(endpoint.id());
             let flows = self.slots.flows(endpoint.slot()).map_err(as_map_error)?;
             let opened = flows.rows()?;
@@ -92,7 +94,9 @@ impl Datapath {
         for (key, value) in self.learned.rows()? {
             let row = dump::learned_row(&key, &value);
             adopted.last_endpoint = adopted.last_endpoint.max(row.endpoint.get());
-            adopted.identities.extend(row.slots.iter().map(|(identity, _)| *identity));
+            adopted
+                .identities
+                .extend(row.slots.iter().map(|(identity, _)| *identity));
             adopted.learned.push(row);
         }
         for row in self.policy_entries()? {

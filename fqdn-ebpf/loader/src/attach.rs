@@ -114,8 +114,8 @@ pub(crate) fn attach_pinned(
     how: Attach,
     pins: &Pins,
 ) -> Result<Attached, AttachError> {
-    let ifindex = if_nametoindex(interface)
-        .map_err(|_| AttachError::NoInterface(interface.to_owned()))?;
+    let ifindex =
+        if_nametoindex(interface).map_err(|_| AttachError::NoInterface(interface.to_owned()))?;
     let mut attached = Attached {
         links: Vec::new(),
         how: "tcx",

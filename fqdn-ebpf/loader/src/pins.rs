@@ -83,9 +83,9 @@ impl Pins {
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let name = entry.file_name();
-            let old = name.to_str().is_some_and(|name| {
-                name.starts_with("abi") && name != self.generation
-            });
+            let old = name
+                .to_str()
+                .is_some_and(|name| name.starts_with("abi") && name != self.generation);
             if old {
                 fs::remove_dir_all(entry.path())?;
             }

@@ -214,7 +214,10 @@ impl Policies {
         };
         let policies = live.policies;
         let identity = {
-            let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut identities = self
+                .identities
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let (identity, new) = identities.fqdn(set).map_err(NotReady::Identities)?;
             if new
                 && let Some(Minted(tell)) = self.minted.as_mut()

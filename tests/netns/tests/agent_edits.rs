@@ -18,7 +18,10 @@ fn an_edit_every_10_ms_while_names_are_resolved_and_connected_is_never_a_wrong_v
     let world = World::new()?;
     let mut node = Node::new(&world)?;
     let pod = Pod::routed(&world, 1)?;
-    node.policy("web.yaml", &names("web", "{}", &["example.test", "api.example.test"]))?;
+    node.policy(
+        "web.yaml",
+        &names("web", "{}", &["example.test", "api.example.test"]),
+    )?;
     node.configure(&[(&pod, "{app: web}")], "")?;
     node.start()?;
     node.until_state(&pod, "enforcing")?;
@@ -28,7 +31,10 @@ fn an_edit_every_10_ms_while_names_are_resolved_and_connected_is_never_a_wrong_v
             while !done.load(Ordering::Relaxed) {
                 let number = edits.fetch_add(1, Ordering::Relaxed);
                 let other = format!("n{number}.elsewhere.test");
-                if node.policy("edited.yaml", &names("edited", "{}", &[&other])).is_err() {
+                if node
+                    .policy("edited.yaml", &names("edited", "{}", &[&other]))
+                    .is_err()
+                {
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -52,6 +58,9 @@ fn an_edit_every_10_ms_while_names_are_resolved_and_connected_is_never_a_wrong_v
     let edits = edits.load(Ordering::Relaxed);
     let applied = node.log().matches("policies in force").count();
     println!("{CYCLES} cycles, {edits} edits, {applied} changes of policy, 0 wrong verdicts");
-    ensure!(edits > 50 && applied > 20, "{edits} edits, {applied} applied");
+    ensure!(
+        edits > 50 && applied > 20,
+        "{edits} edits, {applied} applied"
+    );
     Ok(())
 }
