@@ -4,7 +4,7 @@
 //! Out: enforcement that follows all three while they change; the control socket, metrics, health.
 //! Not here: the pod of `run` (`pod`, `run`), any decision (`policy`, `dnsproxy/core`).
 //!
-//! One loop on one thread owns the [`Engine`]; each shard of the DNS proxy has a thread of its own
+//! One loop on one thread owns the engine; each shard of the DNS proxy has a thread of its own
 //! and is told what holds by snapshots. Whatever fails for one endpoint or one policy file is a
 //! state that `status` shows, not an end.
 
