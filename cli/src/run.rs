@@ -1,6 +1,6 @@
 //! `namegate run`: arguments to a specification, the outcome to a report and an exit status.
 //!
-//! In:  [`Run`] arguments.
+//! In:  the arguments of `run`.
 //! Out: the exit status; the report on stderr and, with `--report`, in a file.
 //! Not here: running (`agent::run`).
 
