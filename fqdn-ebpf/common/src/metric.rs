@@ -1,6 +1,6 @@
 //! METRICS: exact counts of what became of packets.
 //!
-//! In:  an [`Outcome`] and a direction.
+//! In:  what became of a packet, and its direction.
 //! Out: an index into the per-processor array, and back.
 //! Not here: adding up processors (`fqdn-ebpf/loader`).
 
