@@ -48,8 +48,7 @@ pub(crate) trait Source: Send + Sync + 'static {
         filter: &Filter,
     ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>);
     /// Rows of one kind; none when there are no such rows here.
-    fn list(&self, what: &str) -> Option<Rows> {
-        let _ = what;
+    fn list(&self, _what: &str) -> Option<Rows> {
         None
     }
 }

@@ -63,7 +63,7 @@ impl Enforcement {
         };
         let config = Config::new(marks, PORT_BASE, 1);
         let sizes = Sizes {
-            // The quota of the one endpoint, and room for what is being replaced.
+            // The quota of the one endpoint: the core makes room or refuses before the map is full.
             learned: spec.limits.addresses.max(1),
             ..Sizes::for_one_workload()
         };
