@@ -157,8 +157,9 @@ fn ctrl_c_on_a_terminal_reaches_the_command_once_and_nothing_is_left() -> Result
         .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")))
         .collect();
     let mut terminal = std::process::Command::new("script");
+    // `exec`: whatever SHELL is, it must not stand between the terminal and namegate and be interrupted itself.
     terminal
-        .args(["-qefc", &words.join(" "), "/dev/null"])
+        .args(["-qefc", &format!("exec {}", words.join(" ")), "/dev/null"])
         .stdin(Stdio::piped());
     let mut process = Process::with_input("script", &mut terminal)?;
     until(Duration::from_secs(20), "the command to be ready", || {
