@@ -6,9 +6,9 @@
 
 use std::net::IpAddr;
 
-use dnsproxy_core::{CacheRow, Counters, Restored, Snapshot, Usage};
+use dnsproxy_core::{CacheRow, Cleaned, Counters, Restored, Snapshot, Usage};
 use identity::EndpointId;
-use policy::fqdn::Fqdn;
+use policy::fqdn::{Fqdn, Pattern};
 use tokio::sync::oneshot;
 
 /// One message to a shard. They are taken in order: an answer to one shows that those before it
@@ -25,6 +25,16 @@ pub enum ControlMsg {
         endpoint: Option<EndpointId>,
         /// Where to answer.
         answer: oneshot::Sender<Vec<CacheRow>>,
+    },
+    /// Forget names, and what only they opened: by then it is closed, unless a write failed, and
+    /// that is tried again.
+    Clean {
+        /// Only this one's.
+        endpoint: Option<EndpointId>,
+        /// Only those that match.
+        pattern: Option<Pattern>,
+        /// Where to say how much it was.
+        answer: oneshot::Sender<Cleaned>,
     },
     /// What has been counted so far, by the sockets and by the core?
     Counters(oneshot::Sender<(ShardCounters, Counters)>),

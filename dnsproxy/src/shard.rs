@@ -297,6 +297,15 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.core.cache(now, endpoint));
             }
+            ControlMsg::Clean {
+                endpoint,
+                pattern,
+                answer,
+            } => {
+                let cleaned = self.core.handle_clean(now, endpoint, pattern.as_ref());
+                self.carry_out(now);
+                let _ = answer.send(cleaned);
+            }
             ControlMsg::Counters(answer) => {
                 let open = self.connections.count() as u64;
                 let counters = ShardCounters {

@@ -20,6 +20,8 @@ use std::{
 
 use dnsproxy::ControlMsg;
 use identity::EndpointId;
+use policy::fqdn::Pattern;
+use tokio::sync::oneshot;
 use world::{CLIENT4, CLIENT6, NOBODY4, RESOLVER4, RESOLVER6, STRANGER4, World, message, snapshot};
 
 fn server(address: &str) -> SocketAddr {
@@ -211,6 +213,31 @@ fn a_snapshot_changes_whose_address_it_is() {
     world.dig(&format!("+short @{RESOLVER4} a.example.test"));
     let put = world.written().puts.last().unwrap().clone();
     assert_eq!(put.endpoint, other);
+}
+
+#[test]
+fn names_are_forgotten_when_an_operator_says_so() {
+    let world = World::new();
+    let ask = |name: &str| world.dig(&format!("+short @{RESOLVER4} A {name}")).0;
+    assert_eq!((ask("a.example.test"), ask("n1.example.test")), (0, 0));
+    let clean = |pattern: Option<&str>| {
+        let (answer, cleaned) = oneshot::channel();
+        world.tell(ControlMsg::Clean {
+            endpoint: None,
+            pattern: pattern.map(|text| Pattern::parse(text).unwrap()),
+            answer,
+        });
+        let cleaned = cleaned.blocking_recv().unwrap();
+        (cleaned.names, cleaned.addresses, world.written().removes)
+    };
+    assert_eq!(clean(Some("c.example.test")), (0, 0, 0));
+    let (names, addresses, removes) = clean(Some("a.example.test"));
+    // By the time of the answer the kernel knows.
+    assert_eq!((names, addresses), (1, removes));
+    let left = world.cache();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(clean(None).0, 1);
+    assert_eq!(world.cache(), []);
 }
 
 #[test]

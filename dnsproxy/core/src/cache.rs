@@ -1,7 +1,7 @@
 //! What an operator sees of the ledger.
 //!
 //! In:  the ledger's names.
-//! Out: rows for `fqdn cache list`.
+//! Out: rows for `fqdn cache list`, and what `fqdn cache clean` did.
 //! Not here: the table (`cli`).
 
 use std::net::IpAddr;
@@ -37,4 +37,20 @@ pub struct CacheRow {
     pub expires: Moment,
     /// Where the name led.
     pub addresses: Vec<IpAddr>,
+}
+
+/// How much was forgotten on an operator's word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cleaned {
+    /// Names, those that matched no rule included.
+    pub names: usize,
+    /// Addresses that are closed to new connections.
+    pub addresses: usize,
+}
+
+impl std::ops::AddAssign for Cleaned {
+    fn add_assign(&mut self, other: Self) {
+        self.names += other.names;
+        self.addresses += other.addresses;
+    }
 }

@@ -12,10 +12,11 @@ use std::{
 };
 
 use identity::EndpointId;
-use policy::fqdn::Fqdn;
+use policy::fqdn::{Fqdn, Pattern};
 
 use crate::{
-    BatchId, CacheRow, Client, Config, ConnectionId, Counters, Effect, Moment, Restored, Snapshot,
+    BatchId, CacheRow, Cleaned, Client, Config, ConnectionId, Counters, Effect, Moment, Restored,
+    Snapshot,
     exchange::{Exchange, Exchanges},
     install::Pending,
     knowledge::Knowledge,
@@ -118,6 +119,19 @@ impl Core {
                 self.install_upkeep(changes);
             }
         }
+    }
+
+    /// Forgets names of an endpoint, or of all: those that match a pattern, or everything. New
+    /// connections to what only they opened need a new lookup; live ones go on.
+    pub fn handle_clean(
+        &mut self,
+        now: Moment,
+        endpoint: Option<EndpointId>,
+        pattern: Option<&Pattern>,
+    ) -> Cleaned {
+        let (changes, cleaned) = self.ledger.clean(now, endpoint, pattern);
+        self.install_upkeep(changes);
+        cleaned
     }
 
     /// The client closed its connection: nobody waits for its answers.

@@ -32,7 +32,7 @@ mod reply;
 mod snapshot;
 mod wire;
 
-pub use cache::{CacheRow, Source};
+pub use cache::{CacheRow, Cleaned, Source};
 pub use config::{Config, Limits, Rebinding, RefuseWith, TtlBounds};
 pub use core::{Core, Usage};
 pub use counters::Counters;

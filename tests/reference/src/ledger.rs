@@ -88,6 +88,13 @@ impl Ledger {
         self.keep_to_quota(endpoint);
     }
 
+    /// Names of the endpoint are forgotten on an operator's word.
+    pub fn clean(&mut self, endpoint: EndpointId, gone: impl Fn(&str) -> bool) {
+        self.rows
+            .retain(|row| row.endpoint != endpoint || !gone(&row.name));
+        self.forget_closed();
+    }
+
     /// Time passes.
     pub fn expire(&mut self, now: u64) {
         self.rows.retain(|row| row.expires > now);

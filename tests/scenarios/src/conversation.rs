@@ -13,11 +13,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use dnsproxy_core::{
-    Batch, Client, ConnectionId, Core, Effect, ExchangeId, Moment, PortSlot, QueryRecord,
+    Batch, Cleaned, Client, ConnectionId, Core, Effect, ExchangeId, Moment, PortSlot, QueryRecord,
     QueryVerdict, Transport, Via,
 };
 use hickory_proto::rr::DNSClass;
 use identity::EndpointId;
+use policy::fqdn::Pattern;
 
 use crate::{
     kernel::Kernel,
@@ -134,6 +135,7 @@ impl Conversation {
                 }
             }
             ["connect", number, address] => self.connect(number, address)?,
+            ["clean", number, pattern @ ..] => self.clean(number, pattern.first().copied())?,
             ["cache", number] => self.show_cache(number)?,
             ["count", counter] => self.show_counter(counter)?,
             ["usage", number] => {
@@ -401,6 +403,20 @@ impl Conversation {
         } else {
             format!("open {}", open.join(" "))
         });
+        Ok(())
+    }
+
+    fn clean(&mut self, number: &str, pattern: Option<&str>) -> Result<()> {
+        let endpoint = match number {
+            "all" => None,
+            number => Some(EndpointId::new(number.parse()?)),
+        };
+        let pattern = pattern.map(Pattern::parse).transpose()?;
+        let now = self.now;
+        let Cleaned { names, addresses } =
+            self.core().handle_clean(now, endpoint, pattern.as_ref());
+        self.happened
+            .push(format!("cleaned {names} names {addresses} addresses"));
         Ok(())
     }
 

@@ -26,6 +26,7 @@
 //! unreachable Q REASON… ; close C
 //! map capacity N | fail N | hold | go    fail the next N writes; hold batches back
 //! connect N IP                    what the kernel would say to a new connection
+//! clean N|all [PATTERN]           an operator has names forgotten
 //! cache N ; count COUNTER ; usage N
 //! ```
 

@@ -44,6 +44,7 @@ scripts! {
     address_quota_evicts_the_endpoints_own_oldest
     audit_never_costs_an_answer
     casing_is_preserved_end_to_end
+    cleaned_names_open_nothing
     closed_connection_waits_for_nothing
     cname_chain_belongs_to_the_queried_name
     cname_loop_ends

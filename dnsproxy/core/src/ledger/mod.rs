@@ -9,6 +9,7 @@
 //! the entry of that endpoint that was taught longest ago goes.
 
 mod book;
+mod clean;
 mod entry;
 mod names;
 mod rematch;

@@ -39,11 +39,7 @@ impl Ledger {
         let Some(book) = self.books.get_mut(&endpoint) else {
             return Vec::new();
         };
-        let before = book
-            .addresses
-            .iter()
-            .map(|(address, entry)| (*address, entry.slots(now)))
-            .collect();
+        let before = book.slots(now);
         let claims = book.sort_names(now, endpoint, policy, &self.limits, &mut self.due);
         book.rewrite_rows(now, policy, claims, self.limits.names_per_address);
         book.agree(now, endpoint, &before, &self.limits, &mut self.due)
@@ -51,6 +47,14 @@ impl Ledger {
 }
 
 impl Book {
+    /// What LEARNED shall hold at this moment.
+    pub(super) fn slots(&self, now: Moment) -> BTreeMap<IpAddr, Slots> {
+        self.addresses
+            .iter()
+            .map(|(address, entry)| (*address, entry.slots(now)))
+            .collect()
+    }
+
     /// Puts every name into the table it belongs to; hands out what the names claim.
     fn sort_names(
         &mut self,
@@ -146,7 +150,7 @@ impl Book {
 
     /// Queues the entries anew, holds them to the quota, and finds what differs from `before`.
     /// Removals come first: they make room.
-    fn agree(
+    pub(super) fn agree(
         &mut self,
         now: Moment,
         endpoint: EndpointId,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use identity::{EndpointId, SelectorId, SelectorSet};
 use policy::{
     compiled::{EndpointPolicy, Selectors},
-    fqdn::{Fqdn, NameSelector},
+    fqdn::{Fqdn, NameSelector, Pattern},
 };
 use proptest::prelude::*;
 
@@ -76,6 +76,10 @@ enum Step {
         endpoint: u32,
         selectors: [bool; 4],
     },
+    Clean {
+        endpoint: u32,
+        pattern: Option<usize>,
+    },
     Wait(u64),
 }
 
@@ -97,6 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
             }),
         1 => (0..2u32, any::<[bool; 4]>())
             .prop_map(|(endpoint, selectors)| Step::Policy { endpoint, selectors }),
+        1 => (0..2u32, proptest::option::weighted(0.8, 0..SELECTORS.len()))
+            .prop_map(|(endpoint, pattern)| Step::Clean { endpoint, pattern }),
         3 => (1..150u64).prop_map(Step::Wait),
     ]
 }
@@ -165,6 +171,18 @@ impl Both {
                     policy.selectors_matching(&Fqdn::parse(name).unwrap())
                 });
                 self.policies[endpoint as usize] = policy;
+            }
+            Step::Clean { endpoint, pattern } => {
+                let id = EndpointId::new(endpoint);
+                let pattern = pattern.map(|nth| Pattern::parse(SELECTORS[nth]).unwrap());
+                let (changes, _) = self.real.clean(self.now(), Some(id), pattern.as_ref());
+                assert!(self.install(changes).1);
+                self.obvious.clean(id, |name| {
+                    let name = Fqdn::parse(name).unwrap();
+                    pattern
+                        .as_ref()
+                        .is_none_or(|pattern| pattern.matches(&name))
+                });
             }
             Step::Wait(seconds) => self.wait(self.now + seconds * SECOND),
         }
