@@ -1,0 +1,254 @@
+//! The engine: endpoints, policies and addresses in, an enforcing kernel out.
+//!
+//! In:  what interfaces there are, which policies hold, the node's addresses.
+//! Out: maps and programs that agree with it; snapshots for the DNS proxy; records.
+//! Not here: waiting for any of it (the loop above), answering questions (`inspector`).
+//!
+//! Default deny from the first moment: programs are attached to an interface before its endpoint
+//! is in the kernel, and an interface without an endpoint drops everything.
+
+mod endpoints;
+mod policies;
+mod records;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use dnsproxy::{ControlMsg, ShardThread};
+use dnsproxy_core::{EndpointSnapshot, Snapshot};
+use fqdn_ebpf_loader::{Datapath, PolicyId};
+use identity::{AddressBook, EndpointId, IdentityId, LabelSet, SelectorId, reserved};
+use ipnet::IpNet;
+use policy::{compiled::EndpointPolicy, model::Policy};
+use tokio::sync::mpsc;
+
+use crate::recorder::{LookupCounts, Recorder, Tail, WallClock};
+
+use super::{
+    catalog::Catalog,
+    config::Config,
+    error::DaemonError,
+    heritage::Heritage,
+    journal::{Entry, Journal, Past},
+    links::Links,
+    workload::Workload,
+};
+
+/// A policy in the kernel.
+#[derive(Clone, Debug)]
+struct Installed {
+    id: PolicyId,
+    policy: Arc<EndpointPolicy>,
+}
+
+/// Everything that enforces.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) config: Arc<Config>,
+    pub(crate) datapath: Datapath,
+    pub(crate) shards: Vec<ShardThread>,
+    pub(crate) catalog: Catalog,
+    pub(crate) workloads: BTreeMap<String, Workload>,
+    pub(crate) tail: Arc<Mutex<Tail>>,
+    pub(crate) clock: WallClock,
+    /// None until a first set of policies was good: nothing is enforced by halves.
+    installed: Option<BTreeMap<LabelSet, Installed>>,
+    policies: Vec<Policy>,
+    prefixes: BTreeMap<IpNet, IdentityId>,
+    resolvers: Vec<(IpAddr, Option<IdentityId>)>,
+    node: Vec<IpAddr>,
+    book: Arc<AddressBook>,
+    recorders: HashMap<EndpointId, Recorder>,
+    gone: LookupCounts,
+    /// What a predecessor left in pinned maps and nobody goes on with yet.
+    pub(super) heritage: Option<Heritage>,
+    journal: Arc<Journal>,
+    pub(super) next_endpoint: u32,
+    next_policy: u32,
+    revision: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        datapath: Datapath,
+        mut catalog: Catalog,
+        clock: WallClock,
+        journal: Arc<Journal>,
+        past: Past,
+    ) -> Result<Self, DaemonError> {
+        let adopted = datapath.adopted()?;
+        for identity in &adopted.identities {
+            catalog.locals().skip(*identity);
+        }
+        let next_endpoint = adopted
+            .last_endpoint
+            .max(past.last_endpoint)
+            .saturating_add(1);
+        let next_policy = adopted.last_policy.wrapping_add(1).max(1);
+        {
+            let journal = Arc::clone(&journal);
+            datapath.tell_minted(move |identity, set| {
+                let selectors = set.iter().map(SelectorId::get).collect();
+                journal.append(&Entry::Set(identity.get(), selectors));
+                Ok(())
+            });
+        }
+        let mut workloads = BTreeMap::new();
+        for endpoint in &config.endpoints {
+            let labels = endpoint.label_set();
+            let identity = catalog.intern(&labels)?;
+            workloads.insert(
+                endpoint.interface.clone(),
+                Workload::new(endpoint.clone(), labels, identity),
+            );
+        }
+        let mut resolvers = Vec::new();
+        for resolver in &config.resolvers {
+            let identity = match resolver.label_set() {
+                Some(labels) => Some(catalog.intern(&labels)?),
+                None => None,
+            };
+            resolvers.push((resolver.address().to_canonical(), identity));
+        }
+        Ok(Self {
+            config,
+            datapath,
+            shards: Vec::new(),
+            catalog,
+            workloads,
+            tail: Arc::default(),
+            clock,
+            installed: None,
+            policies: Vec::new(),
+            prefixes: BTreeMap::new(),
+            resolvers,
+            node: Vec::new(),
+            book: Arc::default(),
+            recorders: HashMap::new(),
+            gone: LookupCounts::default(),
+            heritage: Some(Heritage { adopted, past }),
+            journal,
+            next_endpoint,
+            next_policy,
+            revision: 0,
+        })
+    }
+
+    /// The node's addresses are these. Returns whether the proxy must be told.
+    pub(crate) fn node_addresses(&mut self, addresses: &[IpAddr]) -> Result<bool, DaemonError> {
+        if self.node == addresses {
+            return Ok(false);
+        }
+        self.node = addresses.to_vec();
+        self.write_book()?;
+        self.retell();
+        Ok(true)
+    }
+
+    /// Which identity every known address has. What is several things at once is the most
+    /// specific: an endpoint before a resolver, a resolver before the node.
+    fn write_book(&mut self) -> Result<(), DaemonError> {
+        let mut book = AddressBook::default();
+        for (prefix, id) in &self.prefixes {
+            book.insert_prefix(*prefix, *id);
+        }
+        for address in &self.node {
+            book.insert_address(*address, reserved::HOST);
+        }
+        for (address, id) in &self.resolvers {
+            if let Some(id) = id {
+                book.insert_address(*address, *id);
+            }
+        }
+        for workload in self.workloads.values() {
+            for address in &workload.config.addresses {
+                book.insert_address(*address, workload.identity);
+            }
+        }
+        // Half of what is known would take addresses away from the policies of a predecessor that
+        // are still in force.
+        if self.installed.is_some() && !self.node.is_empty() {
+            self.datapath.ipcache(&book)?;
+        }
+        self.book = Arc::new(book);
+        Ok(())
+    }
+
+    /// What each shard of the proxy is to know from now on.
+    pub(crate) fn snapshots(&mut self) -> Vec<(mpsc::Sender<ControlMsg>, Snapshot)> {
+        self.revision += 1;
+        let count = u32::try_from(self.shards.len()).unwrap_or(1).max(1);
+        (0..count)
+            .zip(&self.shards)
+            .map(|(shard, thread)| {
+                let endpoints = self
+                    .workloads
+                    .values()
+                    .filter_map(|workload| self.endpoint_snapshot(workload))
+                    .filter(|endpoint| endpoint.id.get() % count == shard)
+                    .collect();
+                let snapshot = Snapshot {
+                    revision: self.revision,
+                    endpoints,
+                    book: Arc::clone(&self.book),
+                    trusted: self.resolvers.iter().map(|(address, _)| *address).collect(),
+                    redirects: BTreeMap::new(),
+                    node_addresses: self.node.iter().copied().collect(),
+                };
+                (thread.control.clone(), snapshot)
+            })
+            .collect()
+    }
+
+    fn endpoint_snapshot(&self, workload: &Workload) -> Option<EndpointSnapshot> {
+        Some(EndpointSnapshot {
+            id: workload.enforced.as_ref()?.id,
+            addresses: workload.config.addresses.clone(),
+            policy: self.policy_of(workload)?,
+            audit: workload.config.audit,
+        })
+    }
+
+    /// The policy in force for a workload.
+    pub(crate) fn policy_of(&self, workload: &Workload) -> Option<Arc<EndpointPolicy>> {
+        let installed = self.installed.as_ref()?.get(&workload.labels)?;
+        Some(Arc::clone(&installed.policy))
+    }
+
+    /// Every policy in force.
+    pub(crate) fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    /// The journal.
+    pub(crate) fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
+    }
+
+    pub(crate) fn resolvers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.resolvers.iter().map(|(address, _)| *address)
+    }
+
+    /// How often the proxy was told something new.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether policies are in force at all.
+    pub(crate) const fn has_policies(&self) -> bool {
+        self.installed.is_some()
+    }
+
+    /// Interfaces that steered queries come in by.
+    pub(crate) fn query_interfaces(&self, links: &Links) -> BTreeSet<String> {
+        self.workloads
+            .values()
+            .filter(|workload| workload.enforced.is_some())
+            .filter_map(|workload| workload.query_interface(links))
+            .collect()
+    }
+}
