@@ -9,6 +9,7 @@
 pub mod api;
 mod control;
 pub mod daemon;
+pub mod facts;
 mod hint;
 pub mod offline;
 pub mod pod;

@@ -14,10 +14,10 @@ use serde::{
 use super::{Decision, L7, Outcome, Verdict};
 
 /// What should come out. What is not written is not compared; `null` is compared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation(Whole);
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Whole {
     #[serde(default)]
@@ -29,10 +29,10 @@ struct Whole {
 }
 
 /// One direction: a verdict, or any of its parts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Direction(Parts);
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
     #[serde(default)]

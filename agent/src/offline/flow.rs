@@ -13,9 +13,10 @@ use serde::{
 use serde_saphyr::Spanned;
 
 use super::Expectation;
+use crate::facts::Protocol;
 
 /// The first packet of a connection.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flow {
     /// Who opens it: NAMESPACE/NAME, node/NAME, or an address.
@@ -91,53 +92,8 @@ impl Flow {
     }
 }
 
-/// A protocol flows have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Protocol {
-    /// TCP.
-    #[serde(rename = "TCP")]
-    Tcp,
-    /// UDP.
-    #[serde(rename = "UDP")]
-    Udp,
-    /// SCTP.
-    #[serde(rename = "SCTP")]
-    Sctp,
-    /// ICMP over IPv4.
-    #[serde(rename = "ICMP")]
-    Icmp,
-    /// ICMP over IPv6.
-    #[serde(rename = "ICMPv6")]
-    Icmpv6,
-}
-
-impl Protocol {
-    /// Whether it has types where others have ports.
-    pub const fn is_icmp(self) -> bool {
-        matches!(self, Self::Icmp | Self::Icmpv6)
-    }
-}
-
-impl From<Protocol> for policy::compiled::Protocol {
-    fn from(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Tcp => Self::Tcp,
-            Protocol::Udp => Self::Udp,
-            Protocol::Sctp => Self::Sctp,
-            Protocol::Icmp => Self::Icmp,
-            Protocol::Icmpv6 => Self::Icmpv6,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        policy::compiled::Protocol::from(*self).fmt(f)
-    }
-}
-
 /// An ICMP message.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Icmp {
     /// Its type.
@@ -146,7 +102,7 @@ pub struct Icmp {
 }
 
 /// A DNS question.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dns {
     /// The name that is asked for.
@@ -154,7 +110,7 @@ pub struct Dns {
 }
 
 /// An HTTP request; a gRPC call is a POST to `/package.Service/Method`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// The method.
@@ -172,7 +128,7 @@ pub struct Http {
 }
 
 /// A Kafka request.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Kafka {
     /// What is asked for: `produce`, `fetch`, …
@@ -200,7 +156,7 @@ impl Kafka {
 }
 
 /// The server name of a TLS greeting: `sni: NAME` or `sni: {name: NAME}`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sni(pub String);
 
 impl<'de> Deserialize<'de> for Sni {
@@ -227,7 +183,7 @@ impl<'de> Deserialize<'de> for Sni {
 }
 
 /// A file of flows: a list, or a list under `flows`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flows(pub Vec<Spanned<Flow>>);
 
 impl<'de> Deserialize<'de> for Flows {

@@ -1,48 +1,15 @@
-//! Parts of a world that are given, not compiled: groups of prefixes, what DNS taught.
+//! What DNS taught, as a world says it.
 //!
 //! In:  a world.
-//! Out: values for the compiler, or the first mistake.
+//! Out: names and addresses per endpoint, or the first mistake.
 //! Not here: who is there (`universe`).
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::HashMap;
 
-use identity::Label;
-use policy::{fqdn::Fqdn, model::CidrGroup};
+use policy::fqdn::Fqdn;
 
-use super::{
-    Cause, InputError, Sourced,
-    compiled::Taught,
-    universe::{Party, Universe},
-    world::World,
-};
-
-/// The groups of prefixes of the world.
-pub(super) fn groups(world: &Sourced<World>) -> Result<Vec<CidrGroup>, InputError> {
-    let mut seen = BTreeSet::new();
-    let mut all = Vec::new();
-    for (at, written) in world.value.cidr_groups.iter().enumerate() {
-        let group = &written.value;
-        if !seen.insert(&*group.name) {
-            let cause = Cause::Twice {
-                kind: "CIDR group",
-                name: group.name.clone(),
-            };
-            return Err(world.wrong(written, format!("cidrGroups[{at}].name"), cause));
-        }
-        let labels = group.labels.iter();
-        all.push(CidrGroup {
-            name: (&*group.name).into(),
-            labels: labels.map(|(key, value)| Label::k8s(key, value)).collect(),
-            prefixes: group.cidrs.iter().map(|prefix| prefix.0).collect(),
-            file: Arc::clone(&world.file),
-            line: u32::try_from(written.referenced.line()).unwrap_or(0),
-        });
-    }
-    Ok(all)
-}
+use super::compiled::Taught;
+use crate::facts::{Cause, InputError, Party, Sourced, Universe, World};
 
 /// What each endpoint learned by name.
 pub(super) fn names(

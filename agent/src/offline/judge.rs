@@ -5,12 +5,12 @@
 //! Not here: one peer on one port (`direction`), frontends of services (`service`), proxies (`l7`).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
 use fqdn_ebpf_common::reason::DropReason;
-use identity::LocalIdentities;
+use identity::{AddressBook, IdentityId, LabelIdentities, LocalIdentities, reserved};
 use ipnet::IpNet;
 use policy::{
     compile::{CompileInput, NamedPorts, SelectorTable, Surroundings, prefixes_in},
@@ -23,15 +23,16 @@ use super::{
     Cause, Decision, InputError, OfflineError, Outcome, Sourced, Verdict,
     compiled::{Compiled, Taught},
     direction::{dropped, judged},
-    flow::{self, Flow},
+    flow::Flow,
     given,
     l7::Said,
     service,
-    universe::{Party, Universe},
-    view::View,
-    world::{Config, World},
 };
-use crate::{WorldError, policies::Loaded};
+use crate::{
+    WorldError,
+    facts::{self, Party, Universe, View, World, written::Config},
+    policies::Loaded,
+};
 
 /// How to judge.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,12 +79,14 @@ pub(super) struct Judge<'a> {
     policies: &'a [Policy],
     groups: Vec<CidrGroup>,
     options: Options,
-    prefixes: BTreeSet<IpNet>,
+    label_identities: LabelIdentities,
+    /// The numbers of prefixes.
+    numbers: BTreeMap<IpNet, IdentityId>,
     /// What each endpoint learned.
     names: HashMap<usize, Vec<Taught>>,
     locals: LocalIdentities,
     selectors: SelectorTable,
-    views: HashMap<Option<usize>, View>,
+    views: HashMap<Option<usize>, (View, AddressBook)>,
     compiled: HashMap<usize, Compiled>,
 }
 
@@ -93,9 +96,10 @@ impl<'a> Judge<'a> {
         loaded: &'a Loaded,
         options: Options,
     ) -> Result<Self, OfflineError> {
-        let universe = Universe::new(world)?;
+        let mut label_identities = LabelIdentities::default();
+        let universe = Universe::new(world, &[], &mut label_identities)?;
         let policies = &loaded.policies;
-        let groups: Vec<_> = given::groups(world)?
+        let groups: Vec<_> = facts::groups(world)?
             .into_iter()
             .chain(loaded.groups.iter().cloned())
             .collect();
@@ -103,15 +107,23 @@ impl<'a> Judge<'a> {
             groups: groups.clone(),
             ..Surroundings::default()
         };
+        let mut locals = LocalIdentities::default();
+        let wanted = prefixes_in(policies, &around);
+        let numbers = wanted
+            .into_iter()
+            .chain(universe.prefixes())
+            .map(|prefix| Ok((prefix, locals.cidr(prefix).map_err(WorldError::from)?)))
+            .collect::<Result<_, WorldError>>()?;
         Ok(Self {
             names: given::names(world, &universe)?,
             universe,
             config: &world.value.config,
             policies,
             options,
-            prefixes: prefixes_in(policies, &around),
+            numbers,
+            label_identities,
             groups,
-            locals: LocalIdentities::default(),
+            locals,
             selectors: SelectorTable::default(),
             views: HashMap::new(),
             compiled: HashMap::new(),
@@ -156,8 +168,8 @@ impl<'a> Judge<'a> {
     /// The addresses of both ends: the first of each in a family both have, IPv4 first.
     fn family(&self, from: Party, to: Party, flow: &Flow) -> Result<(IpAddr, IpAddr), Cause> {
         let families: &[bool] = match flow.protocol.value {
-            flow::Protocol::Icmp => &[true],
-            flow::Protocol::Icmpv6 => &[false],
+            facts::Protocol::Icmp => &[true],
+            facts::Protocol::Icmpv6 => &[false],
             _ => &[true, false],
         };
         // What is written as an address is that one, whoever it belongs to.
@@ -213,14 +225,14 @@ impl<'a> Judge<'a> {
             let view = View::new(
                 &self.universe,
                 pod.home,
-                &self.config.cluster,
-                self.prefixes.iter().copied(),
+                &self.label_identities,
+                &self.numbers,
                 &self.groups,
-                &mut self.locals,
-            )?;
-            self.views.insert(pod.home, view);
+            );
+            let book = view.address_book(&[], &[]);
+            self.views.insert(pod.home, (view, book));
         }
-        let Some(view) = self.views.get_mut(&pod.home) else {
+        let Some((view, _)) = self.views.get_mut(&pod.home) else {
             return Ok(());
         };
         view.around.own_ports = NamedPorts::default();
@@ -257,7 +269,7 @@ impl<'a> Judge<'a> {
         port: u16,
     ) -> Decision {
         let home = self.universe.pods.get(pod).map(|pod| pod.home);
-        let (Some(compiled), Some(view)) = (
+        let (Some(compiled), Some((_, book))) = (
             self.compiled.get(&pod),
             home.and_then(|h| self.views.get(&h)),
         ) else {
@@ -267,7 +279,7 @@ impl<'a> Judge<'a> {
                 DropReason::NoEndpoint.text(),
             );
         };
-        let peer = compiled.peer(view.identity(party, address), address);
+        let peer = compiled.peer(identity(book, party, address), address);
         let ask = |layer| judged(layer, direction, &peer, case, port, self.options);
         let enforced = ask(&compiled.enforced);
         let Some(shadow) = compiled.shadow.as_ref().map(ask) else {
@@ -292,6 +304,14 @@ impl<'a> Judge<'a> {
                 .chain(&compiled.shadow)
                 .any(|layer| !layer.policy.selectors.is_empty())
         })
+    }
+}
+
+/// The identity of one end of a flow. A service has none of its own: nobody selects it.
+fn identity(book: &AddressBook, party: Party, address: IpAddr) -> IdentityId {
+    match party {
+        Party::Service(..) => reserved::UNKNOWN,
+        Party::Pod(_) | Party::Node(_) | Party::Outside(_) => book.lookup(address),
     }
 }
 

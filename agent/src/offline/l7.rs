@@ -15,6 +15,7 @@ use super::{
     compiled::{Layer, PeerIs},
     flow::{self, Flow},
 };
+use crate::facts;
 
 /// What is said.
 #[derive(Clone, Debug)]
@@ -34,9 +35,9 @@ pub(super) enum Said {
 impl Said {
     /// The L7 part of a flow.
     pub(super) fn of(flow: &Flow) -> Result<Self, (&'static str, Cause)> {
-        use flow::Protocol::{Tcp, Udp};
+        use facts::Protocol::{Tcp, Udp};
         let protocol = flow.protocol.value;
-        let over = |part, allowed: &[flow::Protocol]| {
+        let over = |part, allowed: &[facts::Protocol]| {
             if allowed.contains(&protocol) {
                 Ok(())
             } else {

@@ -1,6 +1,6 @@
 //! Judging flows offline: a world, policies and flows from files; verdicts and the rules behind them.
 //!
-//! In:  files ([`world::World`], [`flow::Flow`], [`scenario::Scenario`]) and policies.
+//! In:  files ([`World`], [`flow::Flow`], [`scenario::Scenario`]) and policies.
 //! Out: one [`Outcome`] per flow; mismatches of a scenario; mistakes with file, line and field.
 //! Not here: what policies mean (`policy`), the verdict itself (`fqdn-ebpf/common`), printing (`cli`).
 //!
@@ -22,14 +22,12 @@ pub mod scenario;
 mod service;
 #[cfg(test)]
 mod tests;
-mod universe;
 mod validate;
-mod view;
-pub mod world;
 
-pub use error::{Cause, InputError, OfflineError};
+pub use crate::facts::{Cause, InputError, Sourced, World, world};
+pub use error::OfflineError;
 pub use expect::{Difference, Expectation};
-pub use file::{Sourced, flows, flows_of, world};
+pub use file::{flows, flows_of};
 pub use judge::{Options, judge};
 pub use outcome::{Decision, L7, Outcome, Verdict};
 pub use scenario::{Mismatch, Tested, test};

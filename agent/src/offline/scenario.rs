@@ -17,12 +17,14 @@ use serde::{
 use serde_saphyr::Spanned;
 
 use super::{
-    Cause, Difference, InputError, OfflineError, Options, Outcome, Sourced, file,
+    Cause, Difference, InputError, OfflineError, Options, Outcome, Sourced, World, file,
     flow::{Flow, Flows},
     judge,
-    world::World,
 };
-use crate::policies::{self, Loaded};
+use crate::{
+    facts,
+    policies::{self, Loaded},
+};
 
 /// A scenario.
 #[derive(Clone, Debug, Default)]
@@ -127,9 +129,9 @@ fn world(
     fallback: Fallback<'_>,
 ) -> Result<Sourced<World>, InputError> {
     match (&scenario.value.0.world, fallback.world) {
-        (Some(Given::Path(path)), _) => file::world(&base.join(path)),
+        (Some(Given::Path(path)), _) => facts::world(&base.join(path)),
         (Some(Given::Here(world)), _) => Ok(scenario.with((**world).clone())),
-        (None, Some(path)) => file::world(path),
+        (None, Some(path)) => facts::world(path),
         (None, None) => Err(scenario.wrong_file(Cause::Absent {
             field: "world",
             option: "--world",

@@ -15,9 +15,8 @@ use policy::compiled::{Direction, Protocol};
 use super::{
     Decision, L7, Verdict,
     judge::{Case, Judge},
-    universe::{Party, service_name},
-    world::{Service, ServicePort, TargetPort},
 };
+use crate::facts::{self, Behind, Party, service_name, written::ServicePort};
 
 /// The port whose traffic teaches names.
 const DNS_PORT: u16 = 53;
@@ -34,9 +33,14 @@ pub(super) fn decide(
     if let Some(service) = service
         && let Some(port) = service.ports.iter().find(|p| speaks_for(p, case))
     {
-        for (name, party, address, port) in backends_of(judge, service, port, frontend) {
+        for behind in facts::backends(&judge.universe, service, port, frontend) {
+            let Behind {
+                party,
+                address,
+                port,
+            } = behind;
             let decision = judge.decide(pod, Direction::Egress, party, address, case, port);
-            backends.push((name, decision));
+            backends.push((judge.universe.name(party), decision));
         }
     }
     // Nobody behind it: no rule about backends can mean it, but one about everybody does.
@@ -56,41 +60,6 @@ pub(super) fn decide(
 
 fn speaks_for(port: &ServicePort, case: &Case) -> bool {
     port.port == case.port && Protocol::from(port.protocol) == case.protocol
-}
-
-/// Each backend: what it is called, who it is, where and on which port. One without a container
-/// port of the wanted name is not behind the frontend.
-fn backends_of(
-    judge: &Judge<'_>,
-    service: &Service,
-    port: &ServicePort,
-    frontend: IpAddr,
-) -> Vec<(String, Party, IpAddr, u16)> {
-    let universe = &judge.universe;
-    let backend = |text: &str| {
-        let party = universe.party(text).ok()?;
-        let addresses = universe.addresses(party);
-        let address = addresses
-            .iter()
-            .find(|address| address.is_ipv4() == frontend.is_ipv4())
-            .or_else(|| addresses.first())
-            .copied()?;
-        let number = match &port.target_port {
-            None => port.port,
-            Some(TargetPort::Number(number)) => *number,
-            Some(TargetPort::Name(name)) => {
-                let Party::Pod(pod) = party else { return None };
-                let ports = &universe.pods.get(pod)?.ports;
-                ports
-                    .iter()
-                    .find(|own| own.name.as_ref() == Some(name) && own.protocol == port.protocol)?
-                    .port
-            }
-        };
-        Some((universe.name(party), party, address, number))
-    };
-    let texts = service.backends.iter();
-    texts.filter_map(|text| backend(&text.value)).collect()
 }
 
 /// The worst of what the backends get; among denials the one by a rule.

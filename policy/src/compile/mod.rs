@@ -9,6 +9,7 @@
 
 mod dns;
 mod expand;
+mod frontends;
 mod identities;
 mod l7;
 mod surroundings;
@@ -25,7 +26,7 @@ use identity::{LabelSet, SelectorId, reserved, source};
 use ipnet::IpNet;
 
 pub use identities::Identities;
-pub use surroundings::{NamedPorts, Service, Surroundings};
+pub use surroundings::{Backend, Frontend, FrontendPort, NamedPorts, Service, Surroundings};
 pub use table::SelectorTable;
 use tiers::{Said, Say};
 
@@ -217,7 +218,9 @@ pub fn compile_in(
             rule: None,
         });
     }
-    build.finish(default_deny_ingress, default_deny_egress)
+    let mut policy = build.finish(default_deny_ingress, default_deny_egress)?;
+    frontends::decide(&mut policy, &around.frontends);
+    Ok(policy)
 }
 
 /// Index into the origins.

@@ -23,6 +23,8 @@ pub struct Surroundings {
     pub groups: Vec<CidrGroup>,
     /// Services.
     pub services: Vec<Service>,
+    /// The addresses of services, as workloads use them.
+    pub frontends: Vec<Frontend>,
     /// The ports of the endpoint's own containers.
     pub own_ports: NamedPorts,
     /// The ports of other workloads' containers.
@@ -44,8 +46,37 @@ pub struct Service {
     pub backends: Vec<IdentityId>,
 }
 
+/// An address of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// The identity of the address, which is nobody else's.
+    pub identity: IdentityId,
+    /// Its ports.
+    pub ports: Vec<FrontendPort>,
+}
+
+/// A port of a service's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontendPort {
+    /// Over which protocol.
+    pub proto: Protocol,
+    /// The port that workloads use.
+    pub port: u16,
+    /// Who may get it, each with the port it gets it on.
+    pub backends: Vec<Backend>,
+}
+
+/// A ready backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Who it is.
+    pub identity: IdentityId,
+    /// On which port.
+    pub port: u16,
+}
+
 /// The names that containers give to their ports.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamedPorts(BTreeMap<(Box<str>, Protocol), Option<u16>>);
 
 impl NamedPorts {

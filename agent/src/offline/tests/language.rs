@@ -251,8 +251,8 @@ fn rules_that_contradict_each_other_are_an_error() {
         policies: parsed.policies,
         ..Loaded::default()
     };
-    let world = super::file::text("w.yaml", PODS).unwrap();
-    let flows: super::super::Sourced<super::Flows> = super::file::text(
+    let world = super::facts::text("w.yaml", PODS).unwrap();
+    let flows: super::super::Sourced<super::Flows> = super::facts::text(
         "f.yaml",
         "- {from: ci/a, to: ci/b, protocol: TCP, port: 80}\n",
     )

@@ -5,12 +5,15 @@ mod language;
 
 use policy::parse;
 
-use super::{Decision, Options, Outcome, Verdict, file, flow::Flows, judge, world::World};
-use crate::policies::Loaded;
+use super::{Decision, Options, Outcome, Verdict, flow::Flows, judge};
+use crate::{
+    facts::{self, World},
+    policies::Loaded,
+};
 
 /// The outcomes of flows, one per line, in a world with policies.
 fn outcomes(world: &str, policies: &str, flows: &str) -> Vec<Outcome> {
-    let world = file::text::<World>("world.yaml", world).unwrap();
+    let world = facts::text::<World>("world.yaml", world).unwrap();
     let limits = parse::Limits {
         cluster: world.value.config.cluster.clone(),
         ..parse::Limits::default()
@@ -21,7 +24,7 @@ fn outcomes(world: &str, policies: &str, flows: &str) -> Vec<Outcome> {
         groups: parsed.groups,
         notes: parsed.notes,
     };
-    let flows = file::text::<Flows>("flows.yaml", flows).unwrap();
+    let flows = facts::text::<Flows>("flows.yaml", flows).unwrap();
     let flows = flows.with(flows.value.0.clone());
     judge(&world, &policies, &flows, Options::default()).unwrap()
 }
@@ -161,8 +164,8 @@ fn an_address_is_whoever_it_belongs_to() {
 - {from: 10.0.0.1, to: 'fd00::6', protocol: TCP, port: 80}
 ";
     let error = {
-        let world = file::text::<World>("w", &world).unwrap();
-        let flows = file::text::<Flows>("f", flows).unwrap();
+        let world = facts::text::<World>("w", &world).unwrap();
+        let flows = facts::text::<Flows>("f", flows).unwrap();
         let flows = flows.with(flows.value.0.clone());
         judge(&world, &Loaded::default(), &flows, Options::default())
             .unwrap_err()

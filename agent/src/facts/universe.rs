@@ -1,47 +1,50 @@
 //! The world as one picture: who is there, under which names and addresses.
 //!
-//! In:  a world as it is written.
-//! Out: [`Universe`], or the first contradiction.
-//! Not here: what policies make of it (`view`, `compiled`).
+//! In:  a world as it is written, the workloads its reader enforces itself.
+//! Out: [`Universe`], or the first contradiction; a number for everybody with labels.
+//! Not here: what one node makes of it (`view`).
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
-use identity::{IdentityId, Label, LabelIdentities, LabelSet, source};
+use identity::{IdentityId, Label, LabelIdentities, LabelSet, reserved, source};
+use ipnet::IpNet;
 use policy::{
     compile::NamedPorts,
-    selector::{NAMESPACE, NAMESPACE_LABELS},
+    selector::{CLUSTER, NAMESPACE, NAMESPACE_LABELS},
 };
 
 use super::{
-    Cause, InputError, Sourced,
-    world::{Address, ContainerPort, Endpoint, Service, World},
+    Cause, InputError, Sourced, World,
+    written::{Address, ContainerPort, Endpoint, Service},
 };
 use crate::WorldError;
 
 /// The label with a pod's service account.
 const SERVICE_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
+/// Source of the label by which the address of a service has its number. Policies cannot name it.
+const FRONTEND: &str = "frontend";
 /// What `from` and `to` call a node.
 const NODE_PREFIX: &str = "node/";
 
 /// A pod.
 #[derive(Debug)]
-pub(super) struct Pod {
+pub(crate) struct Pod {
     /// `NAMESPACE/NAME`.
-    pub(super) name: String,
-    pub(super) labels: LabelSet,
-    pub(super) identity: IdentityId,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) ports: Vec<ContainerPort>,
+    pub(crate) name: String,
+    pub(crate) labels: LabelSet,
+    pub(crate) identity: IdentityId,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) ports: Vec<ContainerPort>,
     /// The node it is on, where that is known.
-    pub(super) home: Option<usize>,
+    pub(crate) home: Option<usize>,
 }
 
 impl Pod {
     /// Adds the names its containers give to ports.
-    pub(super) fn name_ports(&self, known: &mut NamedPorts) {
+    pub(crate) fn name_ports(&self, known: &mut NamedPorts) {
         for port in &self.ports {
             if let Some(name) = &port.name {
                 known.insert(name, port.protocol.into(), port.port);
@@ -52,17 +55,50 @@ impl Pod {
 
 /// A node.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) name: String,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) labels: BTreeMap<String, String>,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// One of its addresses is the Kubernetes API server's.
-    pub(super) is_api_server: bool,
+    pub(crate) is_api_server: bool,
+    /// Who it is to other nodes.
+    pub(crate) identity: IdentityId,
+}
+
+impl Node {
+    /// Its labels, to itself or to others.
+    pub(crate) fn labels(&self, is_local: bool, cluster: &str) -> LabelSet {
+        let own = self
+            .labels
+            .iter()
+            .map(|(key, value)| Label::k8s(key, value));
+        let api_server = self
+            .is_api_server
+            .then(|| Label::reserved("kube-apiserver"));
+        let (is, of_cluster) = if is_local {
+            ("host", None)
+        } else {
+            ("remote-node", Some(Label::k8s(CLUSTER, cluster)))
+        };
+        own.chain(api_server)
+            .chain([Label::reserved(is)])
+            .chain(of_cluster)
+            .collect()
+    }
+}
+
+/// An address of a service.
+#[derive(Debug)]
+pub(crate) struct FrontendAddress {
+    pub(crate) address: IpAddr,
+    /// Whose.
+    pub(crate) service: usize,
+    pub(crate) identity: IdentityId,
 }
 
 /// One end of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Party {
+pub(crate) enum Party {
     Pod(usize),
     Node(usize),
     Service(usize, IpAddr),
@@ -72,32 +108,52 @@ pub(super) enum Party {
 
 /// Everybody, by number, name and address.
 #[derive(Debug, Default)]
-pub(super) struct Universe {
-    pub(super) pods: Vec<Pod>,
-    pub(super) nodes: Vec<Node>,
-    pub(super) services: Vec<Service>,
+pub(crate) struct Universe {
+    pub(crate) pods: Vec<Pod>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) services: Vec<Service>,
     /// Addresses of the Kubernetes API server that are no node's.
-    pub(super) api_servers: Vec<IpAddr>,
-    pub(super) label_identities: LabelIdentities,
+    pub(crate) api_servers: Vec<IpAddr>,
+    pub(crate) frontends: Vec<FrontendAddress>,
+    /// The name of the cluster.
+    pub(crate) cluster: String,
+    /// The node whose workloads are judged.
+    pub(crate) local: Option<usize>,
     pods_by_name: BTreeMap<String, usize>,
     nodes_by_name: BTreeMap<String, usize>,
     by_address: HashMap<IpAddr, Party>,
 }
 
 impl Universe {
+    /// A workload of `own` is on the local node, and is meant where the world names one like it.
+    ///
     /// # Errors
     /// The first contradiction in the world.
-    pub(super) fn new(world: &Sourced<World>) -> Result<Self, UniverseError> {
-        let mut universe = Self::default();
-        let local = universe.add_nodes(world)?;
-        universe.add_pods(world, local)?;
-        universe.add_services(world)?;
+    pub(crate) fn new(
+        world: &Sourced<World>,
+        own: &[Endpoint],
+        ids: &mut LabelIdentities,
+    ) -> Result<Self, UniverseError> {
+        let mut universe = Self {
+            cluster: world.value.config.cluster.clone(),
+            ..Self::default()
+        };
+        universe.local = universe.add_nodes(world)?;
+        universe.add_pods(world, own, ids)?;
+        universe.add_services(world, ids)?;
         universe.add_api_servers(world)?;
+        universe.number_nodes(ids)?;
         Ok(universe)
     }
 
+    /// Prefixes that need a number of their own: addresses outside that are known for something.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let known = self.api_servers.iter().copied();
+        known.chain(self.outside_backends()).map(IpNet::from)
+    }
+
     /// Whom a text of a flow means.
-    pub(super) fn party(&self, text: &str) -> Result<Party, Cause> {
+    pub(crate) fn party(&self, text: &str) -> Result<Party, Cause> {
         if let Some(name) = text.strip_prefix(NODE_PREFIX)
             && let Some(at) = self.nodes_by_name.get(name)
         {
@@ -124,13 +180,13 @@ impl Universe {
     }
 
     /// Whose address it is.
-    pub(super) fn owner(&self, address: IpAddr) -> Party {
+    pub(crate) fn owner(&self, address: IpAddr) -> Party {
         let known = self.by_address.get(&address).copied();
         known.unwrap_or(Party::Outside(address))
     }
 
     /// The addresses of one end of a flow.
-    pub(super) fn addresses(&self, party: Party) -> Vec<IpAddr> {
+    pub(crate) fn addresses(&self, party: Party) -> Vec<IpAddr> {
         match party {
             Party::Pod(at) => self.pods.get(at).map(|pod| pod.addresses.clone()),
             Party::Node(at) => self.nodes.get(at).map(|node| node.addresses.clone()),
@@ -140,7 +196,7 @@ impl Universe {
     }
 
     /// Backends of services that are nobody the world knows.
-    pub(super) fn outside_backends(&self) -> impl Iterator<Item = IpAddr> + '_ {
+    pub(crate) fn outside_backends(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let all = self.services.iter().flat_map(|service| &service.backends);
         all.filter_map(|text| match self.party(&text.value) {
             Ok(Party::Outside(address)) => Some(address),
@@ -149,7 +205,7 @@ impl Universe {
     }
 
     /// What people call it.
-    pub(super) fn name(&self, party: Party) -> String {
+    pub(crate) fn name(&self, party: Party) -> String {
         match party {
             Party::Pod(at) => self.pods.get(at).map(|pod| pod.name.clone()),
             Party::Node(at) => self
@@ -181,6 +237,7 @@ impl Universe {
                 addresses: addresses(&node.ips),
                 labels: node.labels.clone(),
                 is_api_server: false,
+                identity: reserved::REMOTE_NODE,
             });
             self.claim(&node.ips, Party::Node(at))
                 .map_err(|cause| world.wrong(written, field("ips"), cause))?;
@@ -191,36 +248,75 @@ impl Universe {
     fn add_pods(
         &mut self,
         world: &Sourced<World>,
-        local: Option<usize>,
+        own: &[Endpoint],
+        ids: &mut LabelIdentities,
     ) -> Result<(), UniverseError> {
         let namespaces = namespaces(world)?;
+        for endpoint in own {
+            let wrong = |(_, cause)| world.wrong_file(cause);
+            let labels_of = namespaces.get(&*endpoint.namespace).copied();
+            let name = self.add_pod(endpoint, labels_of, self.local, ids, wrong)?;
+            if let Some(name) = name {
+                return Err(world.wrong_file(twice("endpoint", &name)).into());
+            }
+        }
         for (at, written) in world.value.endpoints.iter().enumerate() {
             let field = |name: &str| format!("endpoints[{at}].{name}");
             let endpoint = &written.value;
-            let wrong = |name: &str, cause| world.wrong(written, field(name), cause);
-            let labels = labels(endpoint, namespaces.get(&*endpoint.namespace).copied())
-                .map_err(|cause| wrong("labels", cause))?;
+            let wrong = |(name, cause)| world.wrong(written, field(name), cause);
             let home = self
-                .home(endpoint, local)
-                .map_err(|cause| wrong("node", cause))?;
-            let name = format!("{}/{}", endpoint.namespace, endpoint.name);
-            if self.pods_by_name.insert(name.clone(), at).is_some() {
-                return Err(wrong("name", twice("endpoint", &name)).into());
+                .home(endpoint, self.local)
+                .map_err(|cause| wrong(("node", cause)))?;
+            let labels_of = namespaces.get(&*endpoint.namespace).copied();
+            let taken = self.add_pod(endpoint, labels_of, home, ids, wrong)?;
+            if let Some(name) = taken.filter(|name| !is_one_of(own, name)) {
+                return Err(wrong(("name", twice("endpoint", &name))).into());
             }
-            let identity = self
-                .label_identities
-                .intern(&labels)
-                .map_err(WorldError::from)?;
-            self.pods.push(Pod {
-                name,
-                labels,
-                identity,
-                addresses: addresses(&endpoint.ips),
-                ports: endpoint.ports.clone(),
-                home,
-            });
-            self.claim(&endpoint.ips, Party::Pod(at))
-                .map_err(|cause| wrong("ips", cause))?;
+        }
+        Ok(())
+    }
+
+    /// The name, if somebody has it already: nothing is added then.
+    fn add_pod(
+        &mut self,
+        endpoint: &Endpoint,
+        namespace_labels: Option<&BTreeMap<String, String>>,
+        home: Option<usize>,
+        ids: &mut LabelIdentities,
+        wrong: impl Fn((&'static str, Cause)) -> InputError,
+    ) -> Result<Option<String>, UniverseError> {
+        let at = self.pods.len();
+        let name = full_name(endpoint);
+        if self.pods_by_name.contains_key(&name) {
+            return Ok(Some(name));
+        }
+        let labels = labels(endpoint, namespace_labels).map_err(|cause| wrong(("labels", cause)))?;
+        let identity = match reserved_number(&labels) {
+            Some(identity) => identity,
+            None => ids.intern(&labels).map_err(WorldError::from)?,
+        };
+        self.pods_by_name.insert(name.clone(), at);
+        self.pods.push(Pod {
+            name,
+            labels,
+            identity,
+            addresses: addresses(&endpoint.ips),
+            ports: endpoint.ports.clone(),
+            home,
+        });
+        self.claim(&endpoint.ips, Party::Pod(at))
+            .map_err(|cause| wrong(("ips", cause)))?;
+        Ok(None)
+    }
+
+    /// A node without labels is as good as any other.
+    fn number_nodes(&mut self, ids: &mut LabelIdentities) -> Result<(), WorldError> {
+        for node in &mut self.nodes {
+            node.identity = match (node.labels.is_empty(), node.is_api_server) {
+                (true, false) => reserved::REMOTE_NODE,
+                (true, true) => reserved::KUBE_APISERVER,
+                (false, _) => ids.intern(&node.labels(false, &self.cluster))?,
+            };
         }
         Ok(())
     }
@@ -250,14 +346,20 @@ impl Universe {
         })
     }
 
-    fn add_services(&mut self, world: &Sourced<World>) -> Result<(), InputError> {
+    fn add_services(
+        &mut self,
+        world: &Sourced<World>,
+        ids: &mut LabelIdentities,
+    ) -> Result<(), UniverseError> {
         let mut names = BTreeMap::new();
         for (at, written) in world.value.services.iter().enumerate() {
             let field = |name: &str| format!("services[{at}].{name}");
             let service = &written.value;
             let name = service_name(service);
             if names.insert(name.clone(), at).is_some() {
-                return Err(world.wrong(written, field("name"), twice("service", &name)));
+                return Err(world
+                    .wrong(written, field("name"), twice("service", &name))
+                    .into());
             }
             for (number, backend) in service.backends.iter().enumerate() {
                 let field = format!("services[{at}].backends[{number}]");
@@ -269,6 +371,13 @@ impl Universe {
                 let party = Party::Service(at, ip.0);
                 self.claim(std::slice::from_ref(ip), party)
                     .map_err(|cause| world.wrong(written, field("ips"), cause))?;
+                let label = Label::new(FRONTEND, &name, &ip.0.to_string());
+                let labels: LabelSet = std::iter::once(label).collect();
+                self.frontends.push(FrontendAddress {
+                    address: ip.0,
+                    service: at,
+                    identity: ids.intern(&labels).map_err(WorldError::from)?,
+                });
             }
         }
         Ok(())
@@ -311,20 +420,11 @@ impl Universe {
 
 /// Why a world makes no picture.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UniverseError {
+pub(crate) enum UniverseError {
     #[error(transparent)]
     Input(#[from] InputError),
     #[error(transparent)]
     World(#[from] WorldError),
-}
-
-impl From<UniverseError> for super::OfflineError {
-    fn from(error: UniverseError) -> Self {
-        match error {
-            UniverseError::Input(error) => Self::Input(error),
-            UniverseError::World(error) => Self::World(error),
-        }
-    }
 }
 
 fn namespaces(
@@ -368,7 +468,29 @@ fn labels(
     Ok(labels.into_iter().collect())
 }
 
-pub(super) fn service_name(service: &Service) -> String {
+/// Whether a number is an address's of a service: no selector is about it.
+pub(crate) fn is_frontend(labels: &LabelSet) -> bool {
+    labels.iter().any(|label| label.source() == FRONTEND)
+}
+
+/// One without a namespace's labels may be something everybody has the same number for.
+fn reserved_number(labels: &LabelSet) -> Option<IdentityId> {
+    (1..=10).map(IdentityId::from_raw).find(|id| {
+        reserved::name(*id).is_some_and(|name| {
+            labels.iter().count() == 1 && labels.iter().all(|own| *own == Label::reserved(name))
+        })
+    })
+}
+
+fn full_name(endpoint: &Endpoint) -> String {
+    format!("{}/{}", endpoint.namespace, endpoint.name)
+}
+
+fn is_one_of(own: &[Endpoint], name: &str) -> bool {
+    own.iter().any(|endpoint| full_name(endpoint) == name)
+}
+
+pub(crate) fn service_name(service: &Service) -> String {
     format!("{}/{}", service.namespace, service.name)
 }
 

@@ -11,10 +11,11 @@ use policy::compile::EnforcementMode;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::flow::{Flow, Protocol};
+use super::Protocol;
+use crate::offline::flow::Flow;
 
 /// A world.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct World {
     /// Settings of the agent.
@@ -30,6 +31,7 @@ pub struct World {
     #[serde(default)]
     pub namespaces: Vec<Spanned<Namespace>>,
     /// Pods.
+    #[serde(default)]
     pub endpoints: Vec<Spanned<Endpoint>>,
     /// Services.
     #[serde(default)]
@@ -46,7 +48,7 @@ pub struct World {
 }
 
 /// Settings of the agent.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
     /// When endpoints are restricted.
@@ -91,7 +93,7 @@ impl From<Mode> for EnforcementMode {
 }
 
 /// A node.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Its name.
@@ -107,7 +109,7 @@ pub struct Node {
 }
 
 /// A namespace.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Namespace {
     /// Its name.
@@ -118,7 +120,7 @@ pub struct Namespace {
 }
 
 /// A pod.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// Its name.
@@ -142,7 +144,7 @@ pub struct Endpoint {
 }
 
 /// A port that a container declares.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerPort {
     /// Its name.
@@ -156,7 +158,7 @@ pub struct ContainerPort {
 }
 
 /// A service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// Its name.
@@ -178,7 +180,7 @@ pub struct Service {
 }
 
 /// A port of a service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServicePort {
     /// Its name.
@@ -221,7 +223,7 @@ impl TryFrom<String> for TargetPort {
 }
 
 /// A CIDR group.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CidrGroup {
     /// Its name.
@@ -235,7 +237,7 @@ pub struct CidrGroup {
 }
 
 /// What DNS taught one endpoint.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Name {
     /// NAMESPACE/NAME of the endpoint that asked.
