@@ -10,6 +10,7 @@
 #![no_main]
 
 mod env;
+mod inner;
 mod maps;
 mod record;
 mod steer;

@@ -6,7 +6,7 @@
 //!      below are what an object loaded by other tools gets.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use fqdn_ebpf_common::{
@@ -25,10 +25,14 @@ use fqdn_ebpf_common::{
     policy::{PolicyEntry, PolicyKey},
 };
 
+use crate::inner::LruTable;
+
 /// Flows of one endpoint.
-pub(crate) type Flows = LruHashMap<FlowKey, Flow, 8192>;
+pub(crate) type Flows =
+    LruTable<FlowKey, Flow, { size_of::<FlowKey>() }, { size_of::<Flow>() }, 8192>;
 /// Fragmented datagrams of one endpoint.
-pub(crate) type Datagrams = LruHashMap<DatagramKey, Ports, 256>;
+pub(crate) type Datagrams =
+    LruTable<DatagramKey, Ports, { size_of::<DatagramKey>() }, { size_of::<Ports>() }, 256>;
 
 #[btf_map]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();

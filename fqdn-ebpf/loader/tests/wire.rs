@@ -299,9 +299,28 @@ fn enforced_by(how: Attach, name: &str) {
     assert!(wire.connects(at(NODE4.into(), 8081)), "detached");
 }
 
+/// Whether the kernel knows tcx (Linux 6.6).
+fn knows_tcx() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 6)
+}
+
 #[test]
-fn a_policy_holds_on_the_wire_by_tcx() {
-    enforced_by(Attach::Tcx, "tcx");
+fn a_policy_holds_on_the_wire_by_tcx_or_tcx_is_refused_by_name() {
+    if knows_tcx() {
+        return enforced_by(Attach::Tcx, "tcx");
+    }
+    let wire = Wire::new("tcx");
+    let mut datapath = load(Marks::default(), 0);
+    let error = wire
+        .in_node(|| datapath.attach("pod0", Attach::Tcx))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("by tcx") && error.contains("pod0"),
+        "{error}"
+    );
 }
 
 #[test]
