@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod acceptance;
+mod bench;
 mod ci;
 mod deps;
 mod lint;
@@ -51,6 +52,9 @@ enum Task {
     Lint,
     /// What a machine runs on every change: lint, then test
     Ci,
+    /// Measure side by side: tables, and a JSON file (as root; `scripts/setup --for bench`)
+    #[command(disable_help_flag = true)]
+    Bench(bench::Request),
     /// Run the suites that need a kernel, or a command, on one of Debian's kernels (qemu)
     Vm(vm::Request),
 }
@@ -70,6 +74,7 @@ fn perform(root: &Path, task: Task) -> anyhow::Result<ExitCode> {
         Task::Tidy => tidy::run(root)?,
         Task::Lint => lint::run(root)?,
         Task::Ci => ci::run(root)?,
+        Task::Bench(request) => bench::run(root, &request)?,
         // The status is that of the guest's command.
         Task::Vm(request) => return vm::run(root, &request),
     };
