@@ -11,6 +11,7 @@ mod bench;
 mod ci;
 mod deps;
 mod lint;
+mod race;
 mod sources;
 mod suite;
 mod tidy;
@@ -55,6 +56,13 @@ enum Task {
     /// Measure side by side: tables, and a JSON file (as root; `scripts/setup --for bench`)
     #[command(disable_help_flag = true)]
     Bench(bench::Request),
+    /// Resolve fresh names and connect at once, with every core loaded; fails on any failed connect or
+    /// repeated SYN (root)
+    Race {
+        /// How many names
+        #[arg(long, default_value_t = 10_000)]
+        cycles: usize,
+    },
     /// Run the suites that need a kernel, or a command, on one of Debian's kernels (qemu)
     Vm(vm::Request),
 }
@@ -75,6 +83,7 @@ fn perform(root: &Path, task: Task) -> anyhow::Result<ExitCode> {
         Task::Lint => lint::run(root)?,
         Task::Ci => ci::run(root)?,
         Task::Bench(request) => bench::run(root, &request)?,
+        Task::Race { cycles } => race::run(root, cycles)?,
         // The status is that of the guest's command.
         Task::Vm(request) => return vm::run(root, &request),
     };

@@ -160,7 +160,7 @@ fn members(root: &Path) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-fn metadata(root: &Path) -> anyhow::Result<cargo_metadata::Metadata> {
+pub(crate) fn metadata(root: &Path) -> anyhow::Result<cargo_metadata::Metadata> {
     cargo_metadata::MetadataCommand::new()
         .current_dir(root)
         .no_deps()
@@ -168,7 +168,7 @@ fn metadata(root: &Path) -> anyhow::Result<cargo_metadata::Metadata> {
         .context("cargo metadata")
 }
 
-fn is_root() -> anyhow::Result<bool> {
+pub(crate) fn is_root() -> anyhow::Result<bool> {
     let status = std::fs::read_to_string("/proc/self/status").context("reading /proc")?;
     Ok(effective_uid(&status) == Some(0))
 }

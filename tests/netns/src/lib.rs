@@ -1,13 +1,16 @@
 //! What the real-packet tests share: lines of shell for inside the pod, policies, DNS messages.
 //!
 //! In:  names, addresses, ports.
-//! Out: command lines whose status tells "reached" from "refused"; policy texts; [`wire`];
-//!      [`strange`], a resolver that answers everything but what it was asked.
+//! Out: command lines whose status tells "reached" from "refused"; policy texts; [`wire`] and
+//!      [`ask`]; [`strange`], a resolver that answers everything but what it was asked; [`race`].
 //! Not here: the world (`support`), the promises (`tests/`).
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
+pub mod cycles;
 pub mod policies;
+pub mod race;
 pub mod strange;
 pub mod wire;
 

@@ -4,22 +4,22 @@
 //!      DNS, IPv4 and IPv6 in turn. Begins when a line comes in on standard input.
 //!      `pipeline NAME…`: all questions in one TCP segment, answers in whatever order they come.
 //!      `flood FIRST COUNT`: questions over UDP without waiting.
-//! Out: one line of JSON; status 1 when anything failed.
+//! Out: one line of JSON; status 1 when it could not go on.
 //! Not here: counting packets (`support::capture`).
 
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::io::Write;
+use std::net::{TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use netns::ask::{PATIENCE, address, framed, next_message, resolver};
+use netns::cycles;
 use netns::wire::{self, Kind};
 use support::world::race_name;
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -52,98 +52,9 @@ fn numbers(first: &str, count: &str) -> Result<(u32, u32)> {
     Ok((first.parse()?, count.parse()?))
 }
 
-/// The resolver of the pod, as every program finds it.
-fn resolver() -> Result<SocketAddr> {
-    let text = std::fs::read_to_string("/etc/resolv.conf")?;
-    let server = text
-        .lines()
-        .find_map(|line| line.strip_prefix("nameserver"))
-        .context("no nameserver")?;
-    Ok(SocketAddr::new(server.trim().parse()?, 53))
-}
-
 fn cycles(first: u32, count: u32, port: u16) -> Result<String> {
-    let server = resolver()?;
     std::io::stdin().read_line(&mut String::new())?;
-    let (mut failed, mut slowest) = (Vec::new(), Duration::ZERO);
-    for number in first..first + count {
-        let kind = if number % 2 == 0 { Kind::A } else { Kind::Aaaa };
-        let name = race_name(number);
-        let looked_up = if number / 2 % 2 == 0 {
-            over_udp(server, &name, kind)
-        } else {
-            over_tcp(server, &name, kind)
-        };
-        let result = looked_up.and_then(|address| {
-            let start = Instant::now();
-            TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE)?;
-            slowest = slowest.max(start.elapsed());
-            Ok(())
-        });
-        if let Err(error) = result {
-            failed.push(format!("{name} {kind:?}: {error:#}"));
-        }
-    }
-    ensure!(
-        failed.is_empty(),
-        "{} of {count} cycles failed: {:?}",
-        failed.len(),
-        failed.first()
-    );
-    Ok(format!(
-        "{{\"cycles\":{count},\"failed\":0,\"slowest_connect_us\":{}}}",
-        slowest.as_micros()
-    ))
-}
-
-fn over_udp(server: SocketAddr, name: &str, kind: Kind) -> Result<IpAddr> {
-    let any: IpAddr = if server.is_ipv4() {
-        [0, 0, 0, 0].into()
-    } else {
-        [0_u8; 16].into()
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(server)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.send(&wire::query(1, name, kind))?;
-    let mut buffer = [0; 2048];
-    let length = socket.recv(&mut buffer).context("no answer over UDP")?;
-    address(buffer.get(..length).unwrap_or_default())
-}
-
-fn over_tcp(server: SocketAddr, name: &str, kind: Kind) -> Result<IpAddr> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)
-        .context("no TCP connection to the resolver")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(&framed(&wire::query(1, name, kind)))?;
-    address(&next_message(&mut stream).context("no answer over TCP")?)
-}
-
-fn address(message: &[u8]) -> Result<IpAddr> {
-    let addresses = wire::addresses(message).context("an answer that cannot be read")?;
-    addresses.first().copied().with_context(|| {
-        format!(
-            "an answer without addresses, code {:?}",
-            wire::rcode(message)
-        )
-    })
-}
-
-fn framed(message: &[u8]) -> Vec<u8> {
-    let mut bytes = u16::try_from(message.len())
-        .unwrap_or(u16::MAX)
-        .to_be_bytes()
-        .to_vec();
-    bytes.extend(message);
-    bytes
-}
-
-fn next_message(stream: &mut TcpStream) -> Result<Vec<u8>> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
-    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut message)?;
-    Ok(message)
+    Ok(serde_json::to_string(&cycles::run(first, count, port)?)?)
 }
 
 fn pipeline(names: &[&str]) -> Result<String> {

@@ -97,7 +97,7 @@ pub const MANY: &[&str] = &[
 ];
 
 /// Fresh names lead here, each to an address of its own.
-pub const RACE4: &str = "100.64.0.0/16";
+pub const RACE4: &str = "100.64.0.0/10";
 /// Fresh names lead here, each to an address of its own.
 pub const RACE6: &str = "2001:db8:64::/64";
 

@@ -16,9 +16,9 @@ use crate::{Netns, Process, tools};
 const READY: Duration = Duration::from_secs(20);
 
 /// unbound with the world's zone, on the resolver's addresses.
-pub(super) fn unbound(netns: &Netns, files: &Path) -> Result<Process> {
+pub(super) fn unbound(netns: &Netns, files: &Path, fresh: u32) -> Result<Process> {
     let zone = files.join("root.zone");
-    std::fs::write(&zone, zone::text())?;
+    std::fs::write(&zone, zone::text(fresh))?;
     let config = files.join("unbound.conf");
     std::fs::write(
         &config,

@@ -48,6 +48,11 @@ pub struct World {
 impl World {
     /// Builds it and waits until every server answers.
     pub fn new() -> Result<Self> {
+        Self::with_fresh(zone::FRESH)
+    }
+
+    /// The same with this many fresh names.
+    pub fn with_fresh(names: u32) -> Result<Self> {
         tools::require_all()?;
         let (host, world) = (Netns::new("host")?, Netns::new("world")?);
         connect(&host, &world)?;
@@ -56,7 +61,7 @@ impl World {
         // The capture leaves out the answers' bodies: what matters is who wanted to reach whom.
         let capture = Capture::start(&world, "uplink", "ip or ip6")?;
         let mut servers = vec![
-            dns::unbound(&world, files.path())?,
+            dns::unbound(&world, files.path(), names)?,
             dns::liar(&world, files.path())?,
         ];
         servers.extend(web::start(&world, files.path())?);

@@ -1,6 +1,6 @@
 //! The names of the world, as one root zone.
 //!
-//! In:  addresses.
+//! In:  addresses, how many fresh names there shall be.
 //! Out: the text of a zone file for unbound; everything that is not in it does not exist.
 //! Not here: serving it (`dns`).
 
@@ -8,8 +8,8 @@ use std::fmt::Write;
 
 use super::address as at;
 
-/// How many fresh names there are.
-const FRESH: u32 = 6000;
+/// How many fresh names there are unless somebody needs more.
+pub(super) const FRESH: u32 = 6000;
 /// How many addresses `huge.test` has: more than fit into 1,232 bytes.
 const HUGE: u32 = 120;
 
@@ -19,7 +19,7 @@ pub fn race_name(number: u32) -> String {
 }
 
 /// The zone file.
-pub(super) fn text() -> String {
+pub(super) fn text(fresh: u32) -> String {
     let mut zone = String::from(
         ". 3600 IN SOA ns.test. root.test. 1 3600 600 86400 5\n. 3600 IN NS ns.test.\n",
     );
@@ -66,19 +66,28 @@ pub(super) fn text() -> String {
             &format!("203.0.113.{}", 100 + number),
         );
     }
-    for number in 0..FRESH {
+    for number in 0..fresh {
         let name = format!("{}.", race_name(number));
         record(
             &mut zone,
             &name,
             300,
-            &format!("100.64.{}.{}", number / 250, number % 250 + 1),
+            &format!(
+                "100.{}.{}.{}",
+                64 + number / 62_500,
+                number / 250 % 250,
+                number % 250 + 1
+            ),
         );
         record(
             &mut zone,
             &name,
             300,
-            &format!("2001:db8:64::{:x}", number + 1),
+            &format!(
+                "2001:db8:64::{:x}:{:x}",
+                (number + 1) >> 16,
+                (number + 1) & 0xffff
+            ),
         );
     }
     zone
