@@ -71,14 +71,30 @@ impl Engine {
     }
 
     /// Once everything that can go on does: what each shard goes on with. What nobody goes on with
-    /// is removed.
+    /// is removed, and so the shards must not have heard of any endpoint yet: what they learned
+    /// meanwhile would be taken for the predecessor's.
     pub(crate) fn come_into_heritage(
         &mut self,
         now: Moment,
     ) -> Result<Vec<(mpsc::Sender<ControlMsg>, Restored)>, DaemonError> {
-        let Some(Heritage { adopted, past }) = self.heritage.take() else {
+        if !self.has_policies() {
+            return Ok(Vec::new());
+        }
+        let Some(heritage) = self.heritage.take() else {
             return Ok(Vec::new());
         };
+        let entered = self.enter_upon(&heritage, now);
+        if entered.is_err() {
+            self.heritage = Some(heritage);
+        }
+        entered
+    }
+
+    fn enter_upon(
+        &mut self,
+        Heritage { adopted, past }: &Heritage,
+        now: Moment,
+    ) -> Result<Vec<(mpsc::Sender<ControlMsg>, Restored)>, DaemonError> {
         let live: BTreeSet<_> = self
             .workloads
             .values()
@@ -121,7 +137,8 @@ impl Engine {
         self.retain_pins();
         let names: Vec<_> = past
             .names
-            .into_iter()
+            .iter()
+            .cloned()
             .filter_map(restored_name)
             .filter(|name| live.contains(&name.endpoint))
             .collect();

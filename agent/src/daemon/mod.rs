@@ -240,14 +240,21 @@ impl Loop {
             let place = workload::look(&self.watch, &links, endpoint).await;
             places.insert(endpoint.interface.clone(), place);
         }
-        let changed = {
+        let (changed, restored) = {
             let mut engine = self.agent.engine();
             let before = engine.revision();
             let told = engine.node_addresses(&links.addresses)?;
-            engine.reconcile(&places) || told || before == 0
+            let changed = engine.reconcile(&places) || told || before == 0;
+            (changed, engine.come_into_heritage(dnsproxy::now())?)
         };
         if changed {
             self.tell().await;
+        }
+        for (shard, restored) in restored {
+            // A shard that is gone is found by the next tick.
+            let _ = shard.send(ControlMsg::Restore(Box::new(restored))).await;
+        }
+        if changed {
             self.serve_queries(&links).await?;
         }
         Ok(())
@@ -265,23 +272,6 @@ impl Loop {
             // A shard that is gone is found by the next tick.
             let _ = shard.send(ControlMsg::Snapshot(Box::new(snapshot))).await;
         }
-    }
-
-    /// Goes on with what a predecessor learned, once policies are in force; before that its own
-    /// policies are.
-    async fn come_into_heritage(&mut self) -> Result<(), DaemonError> {
-        let restored = {
-            let mut engine = self.agent.engine();
-            if !engine.has_policies() {
-                return Ok(());
-            }
-            engine.come_into_heritage(dnsproxy::now())?
-        };
-        for (shard, restored) in restored {
-            // A shard that is gone is found by the next tick.
-            let _ = shard.send(ControlMsg::Restore(Box::new(restored))).await;
-        }
-        Ok(())
     }
 
     /// Writes a journal that has grown long anew. What is learned meanwhile may lose its name, and
@@ -317,7 +307,6 @@ impl Loop {
         if unwatched || bad {
             self.read_policies().await;
         }
-        self.come_into_heritage().await?;
         self.compact_journal().await?;
         if self.ticks.is_multiple_of(COLLECT) {
             let collected = self.agent.engine().datapath.collect_identities();

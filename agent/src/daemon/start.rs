@@ -114,7 +114,6 @@ async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError
     }
     following.read_policies().await;
     following.look().await;
-    following.come_into_heritage().await?;
     following.ask_shards().await?;
     agent.health().ready = true;
     service::tell(&[NotifyState::Ready]);
