@@ -129,12 +129,13 @@ impl Core {
             self.counters.taught += 1;
             self.left_flight(lesson.endpoint);
             let record = outcome.record(now, QueryVerdict::Taught);
+            // Recorded first: whoever writes names down has done so before a client knows of them.
+            self.effects.push_back(Effect::Record(record));
             self.effects.push_back(Effect::Release {
                 client: outcome.exchange.client,
                 message: outcome.message,
                 proof,
             });
-            self.effects.push_back(Effect::Record(record));
             return;
         }
         let again = PendingAnswer {
