@@ -2,16 +2,19 @@
 //!
 //! In:  names, addresses, ports.
 //! Out: command lines whose status tells "reached" from "refused"; policy texts; [`wire`] and
-//!      [`ask`]; [`strange`], a resolver that answers everything but what it was asked; [`race`].
+//!      [`ask`]; [`strange`], a resolver that answers everything but what it was asked; [`race`];
+//!      [`traffic`] that runs beside a test, and the count of it on the [`far`] side.
 //! Not here: the world (`support`), the promises (`tests/`).
 
 #![forbid(unsafe_code)]
 
 pub mod ask;
 pub mod cycles;
+pub mod far;
 pub mod policies;
 pub mod race;
 pub mod strange;
+pub mod traffic;
 pub mod wire;
 
 use support::Output;

@@ -127,60 +127,6 @@ fn a_restart_keeps_flows_names_and_remaining_ttls() -> Result<()> {
 }
 
 #[test]
-fn kill_9_in_a_loop_cuts_no_flow_loses_no_name_and_lets_nothing_through() -> Result<()> {
-    const KILLS: usize = 10;
-    let world = World::new()?;
-    let mut node = Node::new(&world)?;
-    let pod = Pod::routed(&world, 1)?;
-    node.policy("web.yaml", &policy())?;
-    node.configure(&[(&pod, "{app: web}")], "")?;
-    node.start()?;
-    let id = number(&node, &pod)?;
-    pod.resolve("example.test")?;
-    pod.resolve("evil.test")?;
-    let stop = node.files().join("stop");
-    let mut flow = held_open(&pod, at::EXAMPLE, &stop)?;
-    // Somebody knocks all the time where nobody may enter.
-    let knocking = format!(
-        "while [ ! -e {} ]; do timeout 0.05 bash -c 'exec 3<>/dev/tcp/{}/443'; done",
-        stop.display(),
-        at::EVIL
-    );
-    let mut knocker = Process::spawn("knocks", pod.netns.command("bash").args(["-c", &knocking]))?;
-    for round in 0..KILLS {
-        node.kill()?;
-        answered(&node, &pod.get("example.test", at::EXAMPLE)?, at::EXAMPLE)?;
-        node.start()?;
-        assert_eq!(number(&node, &pod)?, id);
-        let names = cache(&node)?.to_string();
-        ensure!(
-            names.contains("example.test.") && names.contains(at::EXAMPLE),
-            "{round}: {names}"
-        );
-        answered(&node, &pod.get("example.test", at::EXAMPLE)?, at::EXAMPLE)?;
-    }
-    std::fs::write(&stop, "")?;
-    let ended = flow.wait(Duration::from_secs(10))?;
-    assert_eq!(
-        ended.status,
-        0,
-        "the flow was cut: {ended:?}\n{}",
-        node.log()
-    );
-    knocker.wait(Duration::from_secs(10))?;
-    assert_eq!(
-        world.arrived(at::EVIL, 443)?,
-        0,
-        "not one packet, in {KILLS} kills"
-    );
-    println!(
-        "{KILLS} kills, {} answers on one connection",
-        ended.stdout.trim()
-    );
-    Ok(())
-}
-
-#[test]
 fn what_changed_while_nobody_watched_counts_from_the_start() -> Result<()> {
     let world = World::new()?;
     let mut node = Node::new(&world)?;

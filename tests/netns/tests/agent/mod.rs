@@ -311,10 +311,12 @@ impl<'w> Node<'w> {
             if let Err(error) = agent.check() {
                 return Some(Err(error));
             }
-            let answered = Client::new(host, socket.clone())
-                .output(&["status"])
-                .is_ok_and(|output| output.status == 0);
-            (answered && agent.stderr().contains("ready")).then_some(Ok(()))
+            let answered = || {
+                Client::new(host, socket.clone())
+                    .output(&["status"])
+                    .is_ok_and(|output| output.status == 0)
+            };
+            (agent.stderr().contains("ready") && answered()).then_some(Ok(()))
         })?
     }
 
