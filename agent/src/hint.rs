@@ -36,6 +36,11 @@ pub(crate) fn denied_packet(reason: DropReason, flow: &DeniedFlow) -> String {
         DropReason::PolicyDeny => {
             "a deny rule names it; deny rules win over every allow".to_owned()
         }
+        DropReason::NeedsProxy => {
+            "only a rule with http, kafka or serverNames allows it, and nothing here can look inside; \
+             to allow all of it: the same port without them"
+                .to_owned()
+        }
         DropReason::InvalidSourceIp | DropReason::InvalidSourceMac => {
             "the workload may only use its own addresses".to_owned()
         }

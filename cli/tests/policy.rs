@@ -383,12 +383,12 @@ fn without_the_proxy_what_it_would_judge_is_refused() {
     let judged = run(&["-o", "json", "--datapath-only"]);
     assert!(
         judged.contains(
-            r#""verdict": "DROPPED", "reason": 133, "match": "none", "l7": null, "rules": []"#
+            r#""verdict": "DROPPED", "reason": 247, "match": "L4-only", "l7": null, "rules": ["#
         ),
         "{judged}"
     );
     assert!(
-        judged.contains("only the http proxy could let it pass"),
+        judged.contains("Needs the L7 proxy, which this version does not have"),
         "{judged}"
     );
 }

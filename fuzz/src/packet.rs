@@ -275,7 +275,8 @@ impl World {
         let expected = match want.decision {
             Decision::Allow => Verdict::Pass(Passed::New),
             Decision::Deny if want.match_type == 0 => Verdict::Drop(DropReason::PolicyDenied),
-            Decision::Deny => Verdict::Drop(DropReason::PolicyDeny),
+            Decision::Deny | Decision::Refuse => Verdict::Drop(DropReason::PolicyDeny),
+            Decision::NeedsProxy => Verdict::Drop(DropReason::NeedsProxy),
             Decision::Redirect if plain.out => Verdict::Steer,
             Decision::Redirect if self.audited => Verdict::Pass(Passed::Spared),
             Decision::Redirect => Verdict::Drop(DropReason::SocketLookupFailed),

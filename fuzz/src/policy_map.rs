@@ -16,8 +16,8 @@ use reference::policy::{Fact, Judgement, Packet};
 
 pub(crate) const CLUSTER: &str = "default";
 
-/// One row of the POLICY map; whether nobody wrote it.
-type Row = (L4, Precedence, Action, bool);
+/// One row of the POLICY map.
+type Row = (L4, Precedence, Action);
 
 /// A workload's labels.
 pub(crate) fn pod(namespace: &str, app: Option<&str>) -> LabelSet {
@@ -73,8 +73,7 @@ impl Datapath {
         for entry in &policy.entries {
             if let Some(id) = entry.peer.map_identity() {
                 let rows = map.entry((entry.direction, id)).or_default();
-                let nobody = policy.rule_set(entry.rule_set).is_empty();
-                rows.push((entry.l4, entry.precedence, entry.action, nobody));
+                rows.push((entry.l4, entry.precedence, entry.action));
             }
         }
         Self { policy, book, map }
@@ -107,7 +106,7 @@ impl Datapath {
             rows.iter()
                 .filter(|(l4, ..)| l4.contains(packet.proto, packet.port))
                 .max_by_key(|(l4, ..)| l4.specificity())
-                .map(|(_, precedence, action, nobody)| (*precedence, *action, *nobody))
+                .map(|(_, precedence, action)| (*precedence, *action))
         };
         let mut found = Vec::new();
         for id in [self.identity(&packet.peer), reserved::UNKNOWN] {
@@ -122,17 +121,17 @@ impl Datapath {
                     .entries_of_set(&set)
                     .into_iter()
                     .filter(|entry| entry.direction == packet.direction)
-                    .map(|entry| (entry.l4, entry.precedence, entry.action, false))
+                    .map(|entry| (entry.l4, entry.precedence, entry.action))
                     .collect();
                 found.extend(lookup(&rows));
             }
         }
-        match found.into_iter().max_by_key(|(precedence, ..)| *precedence) {
-            Some((_, Action::Allow, _)) => Judgement::Allowed,
-            Some((_, Action::RedirectDns, _)) => Judgement::Redirected,
-            // The default of the direction, put into words.
-            Some((_, Action::Deny, true)) => Judgement::NotAllowed,
-            Some((_, Action::Deny, false)) => Judgement::Denied,
+        match found.into_iter().max_by_key(|(precedence, _)| *precedence) {
+            Some((_, Action::Allow)) => Judgement::Allowed,
+            Some((_, Action::RedirectDns)) => Judgement::Redirected,
+            Some((_, Action::Deny)) => Judgement::Denied,
+            Some((_, Action::NeedsProxy)) => Judgement::NeedsProxy,
+            Some((_, Action::Refuse)) => Judgement::NotAllowed,
             None if self.policy.default_deny(packet.direction) => Judgement::NotAllowed,
             None => Judgement::Allowed,
         }

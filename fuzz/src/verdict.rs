@@ -85,9 +85,11 @@ pub(crate) fn entry(input: &mut Input<'_>) -> naive::Entry {
         bits => port & (0xffff << (16 - bits)),
     };
     let (decision, base) = *input.pick(&[
-        (Decision::Allow, 1),
+        (Decision::Allow, 2),
         (Decision::Deny, 255),
         (Decision::Redirect, 121),
+        (Decision::NeedsProxy, 1),
+        (Decision::Refuse, 254),
     ]);
     naive::Entry {
         identity,
@@ -139,6 +141,8 @@ pub(crate) fn insert(
             Decision::Allow => Action::Allow,
             Decision::Deny => Action::Deny,
             Decision::Redirect => Action::RedirectDns,
+            Decision::NeedsProxy => Action::NeedsProxy,
+            Decision::Refuse => Action::Refuse,
         };
         let peer = entry.identity.unwrap_or(ANY_PEER);
         let protocol = entry.protocol.unwrap_or(0);
@@ -156,5 +160,7 @@ pub(crate) const fn decision(action: Action) -> Decision {
         Action::Allow => Decision::Allow,
         Action::Deny => Decision::Deny,
         Action::RedirectDns => Decision::Redirect,
+        Action::NeedsProxy => Decision::NeedsProxy,
+        Action::Refuse => Decision::Refuse,
     }
 }

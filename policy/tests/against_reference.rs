@@ -397,8 +397,8 @@ fn situation<'a>(policies: &'a [Policy], subject: &LabelSet) -> Situation<'a> {
     }
 }
 
-/// One row of the POLICY map; whether nobody wrote it.
-type Row = (L4, Precedence, Action, bool);
+/// One row of the POLICY map.
+type Row = (L4, Precedence, Action);
 
 /// The datapath: maps, longest-prefix look-ups, and "highest precedence wins".
 struct Datapath {
@@ -430,12 +430,9 @@ impl Datapath {
         let mut map: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for e in &policy.entries {
             if let Some(id) = e.peer.map_identity() {
-                map.entry((e.direction, id)).or_default().push((
-                    e.l4,
-                    e.precedence,
-                    e.action,
-                    policy.rule_set(e.rule_set).is_empty(),
-                ));
+                map.entry((e.direction, id))
+                    .or_default()
+                    .push((e.l4, e.precedence, e.action));
             }
         }
         Self { policy, book, map }
@@ -454,7 +451,7 @@ impl Datapath {
                 .iter()
                 .filter(|(l4, ..)| l4.contains(packet.proto, packet.port))
                 .max_by_key(|(l4, ..)| l4.specificity())
-                .map(|(_, precedence, action, nobody)| (*precedence, *action, *nobody))
+                .map(|(_, precedence, action)| (*precedence, *action))
         };
         let mut found = Vec::new();
         for id in [self.address_identity(&packet.peer), reserved::UNKNOWN] {
@@ -470,18 +467,18 @@ impl Datapath {
                 let entries = self.policy.entries_of_set(&set).into_iter();
                 let entries: Vec<_> = entries
                     .filter(|e| e.direction == packet.direction)
-                    .map(|e| (e.l4, e.precedence, e.action, false))
+                    .map(|e| (e.l4, e.precedence, e.action))
                     .collect();
                 found.extend(lookup(&entries));
             }
         }
         let default_deny = self.policy.default_deny(packet.direction);
-        match found.into_iter().max_by_key(|(precedence, ..)| *precedence) {
-            Some((_, Action::Allow, _)) => Judgement::Allowed,
-            Some((_, Action::RedirectDns, _)) => Judgement::Redirected,
-            // The default of the direction, put into words.
-            Some((_, Action::Deny, true)) => Judgement::NotAllowed,
-            Some((_, Action::Deny, false)) => Judgement::Denied,
+        match found.into_iter().max_by_key(|(precedence, _)| *precedence) {
+            Some((_, Action::Allow)) => Judgement::Allowed,
+            Some((_, Action::RedirectDns)) => Judgement::Redirected,
+            Some((_, Action::Deny)) => Judgement::Denied,
+            Some((_, Action::NeedsProxy)) => Judgement::NeedsProxy,
+            Some((_, Action::Refuse)) => Judgement::NotAllowed,
             None if default_deny => Judgement::NotAllowed,
             None => Judgement::Allowed,
         }
@@ -561,14 +558,9 @@ fn agree(text: &str) -> Result<(), TestCaseError> {
         {
             continue;
         }
-        // The map knows nothing of proxies that are not there.
-        let in_map = match expected {
-            Judgement::NeedsProxy => Judgement::NotAllowed,
-            other => other,
-        };
         prop_assert_eq!(
             found,
-            in_map,
+            expected,
             "{}\n{:?}\n{:#?}",
             text,
             packet,

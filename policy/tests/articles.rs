@@ -322,7 +322,7 @@ fn the_frontend_may_get_health_and_v1_and_nothing_is_open_without_a_proxy() {
     let frontend = Peer::Identity(world.id(&frontend));
     assert_eq!(
         action(&policy, Direction::Ingress, frontend, Protocol::Tcp, 8080),
-        None
+        Some(Action::NeedsProxy)
     );
     let Peer::Identity(frontend) = frontend else {
         panic!()

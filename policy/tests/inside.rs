@@ -4,10 +4,10 @@ mod village;
 
 use policy::{
     compile::{CompileError, EnforcementMode, Surroundings},
-    compiled::{Direction, Outcome, Protocol},
+    compiled::{Action, Direction, Outcome, Peer, Protocol},
     l7::{Message, Proxy, http},
 };
-use village::{Village, cnp, mistakes, try_village, village};
+use village::{FRIEND, Village, cnp, mistakes, try_village, village};
 
 const FRIENDS: &str = "toEndpoints: [{matchLabels: {app: friend}}]";
 const GET: &str = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET, path: '/public'}]}}]";
@@ -41,7 +41,20 @@ const HTTP: Outcome = Outcome::Redirected(Proxy::Http);
 #[test]
 fn what_only_a_proxy_could_allow_stays_shut_without_it() {
     let village = egress(&[format!("{{{FRIENDS}, {GET}}}")]);
-    assert!(village.policy.entries.is_empty());
+    let entries: Vec<_> = village
+        .policy
+        .entries
+        .iter()
+        .map(|e| (e.direction, e.peer, e.l4.to_string(), e.action))
+        .collect();
+    let friend = Peer::Identity(FRIEND);
+    let expected = (
+        Direction::Egress,
+        friend,
+        "80/TCP".into(),
+        Action::NeedsProxy,
+    );
+    assert_eq!(entries, [expected]);
     assert_eq!(village.policy.needs_proxy.len(), 1);
     assert_eq!(put(&village, "10.0.0.2", 80), (HTTP, false, HTTP));
     let verdict = village.named(Direction::Egress, "10.0.0.2", "", Protocol::Tcp, 80);
@@ -83,6 +96,7 @@ fn without_default_deny_the_proxy_lets_everything_pass() {
     )));
     let expected = (HTTP, true, Outcome::AllowedByDefault);
     assert_eq!(put(&village, "10.0.0.2", 80), expected);
+    assert!(village.policy.entries.is_empty(), "nothing is taken away");
 }
 
 #[test]

@@ -5,8 +5,9 @@ mod village;
 use policy::{
     compile::Surroundings,
     compiled::{Direction, Outcome, Protocol},
+    fqdn::Fqdn,
 };
-use village::{FRIEND, STRANGER, Village, cnp, document, mistakes, village, village_in};
+use village::{FRIEND, RESOLVER, STRANGER, Village, cnp, document, mistakes, village, village_in};
 
 use Outcome::{Allowed, AllowedByDefault, Denied, NotAllowed};
 
@@ -334,6 +335,71 @@ fn names_in_a_tier() {
     );
     assert_eq!(shut.to("10.0.0.4", 53), NotAllowed);
     assert_eq!(to(&shut, "b.test", 443), Allowed);
+}
+
+/// `rules.dns` stand in the tier that decides about the packet, or nowhere: an Accept that a Pass
+/// skips lifts nothing, and one that decides lifts them all.
+#[test]
+fn only_an_accept_that_decides_lifts_dns_rules() {
+    let dns = "toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchName: a.test}]}}]";
+    let restricted = cnp(&format!(
+        "{{endpointSelector: {{}}, egress: [{{toEndpoints: [{{matchLabels: {{'k8s:io.kubernetes.pod.namespace': kube-system}}}}], {dns}}}, {{toFQDNs: [{{matchName: a.test}}]}}]}}"
+    ));
+    let resolver = "to: [{namespaces: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]";
+    let port = "protocols: [{udp: {destinationPort: {number: 53}}}]";
+    let wide = "protocols: [{udp: {destinationPort: {range: {start: 1, end: 100}}}}]";
+    let ask = |rules: &[String], text| {
+        let admin = tier("Admin", 1, &format!("egress: [{}]", rules.join(", ")));
+        let village = village(&(admin + &restricted));
+        let judged = village.named(Direction::Egress, "10.0.0.4", "", Protocol::Udp, 53);
+        assert_eq!(judged.outcome, Outcome::RedirectedDns, "{rules:?}");
+        let name = Fqdn::parse(text).unwrap();
+        village
+            .policy
+            .may_ask(RESOLVER, false, 53, &name)
+            .is_allowed()
+    };
+    let rule = |action: &str, ports: &str| format!("{{action: {action}, {resolver}, {ports}}}");
+    for (rules, any_name) in [
+        (vec![rule("Accept", port)], true),
+        (vec![rule("Accept", wide)], true),
+        (vec![rule("Pass", port), rule("Accept", port)], false),
+        (vec![rule("Pass", wide), rule("Accept", port)], false),
+        (vec![rule("Pass", port), rule("Accept", wide)], false),
+        (vec![rule("Accept", port), rule("Pass", port)], true),
+        // Another port's Accept says nothing about this one.
+        (
+            vec![rule(
+                "Accept",
+                "protocols: [{udp: {destinationPort: {number: 5353}}}]",
+            )],
+            false,
+        ),
+    ] {
+        assert!(ask(&rules, "a.test"), "{rules:?}");
+        assert_eq!(ask(&rules, "b.test"), any_name, "{rules:?}");
+    }
+    // A Pass before names of the same tier is as strong as itself, and still lifts nothing.
+    let names = "{action: Accept, to: [{domainNames: [ns.test]}]}".to_owned();
+    assert!(!ask(
+        &[rule("Pass", port), rule("Accept", port), names],
+        "b.test"
+    ));
+}
+
+/// What a Pass leaves and nobody takes up is not allowed; it is not denied by a rule.
+#[test]
+fn a_hole_that_nobody_fills_is_the_default() {
+    let admin = tier(
+        "Admin",
+        1,
+        "egress: [{action: Pass, to: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}, {action: Deny, to: [{namespaces: {}}]}]",
+    );
+    let shut = village(&(admin.clone() + &knp("{podSelector: {}, policyTypes: [Egress]}")));
+    assert_eq!(shut.to("10.0.0.2", 80), NotAllowed);
+    assert_eq!(shut.to("10.0.0.2", 81), Denied);
+    let open = village(&admin);
+    assert_eq!(open.to("10.0.0.2", 80), AllowedByDefault);
 }
 
 /// A pass that comes before a name accepted later in its tier counts for that name too.

@@ -14,10 +14,10 @@ mod view;
 pub mod written;
 
 pub use error::{Cause, InputError};
-pub use file::{Sourced, world};
 pub(crate) use file::read;
 #[cfg(test)]
 pub(crate) use file::text;
+pub use file::{Sourced, world};
 pub(crate) use frontends::{Behind, backends};
 pub(crate) use groups::groups;
 pub use protocol::Protocol;

@@ -290,7 +290,8 @@ impl Universe {
         if self.pods_by_name.contains_key(&name) {
             return Ok(Some(name));
         }
-        let labels = labels(endpoint, namespace_labels).map_err(|cause| wrong(("labels", cause)))?;
+        let labels =
+            labels(endpoint, namespace_labels).map_err(|cause| wrong(("labels", cause)))?;
         let identity = match reserved_number(&labels) {
             Some(identity) => identity,
             None => ids.intern(&labels).map_err(WorldError::from)?,

@@ -43,7 +43,10 @@ pub(super) fn judged(
     }
     let by_rule = matches!(
         explained.datapath,
-        compiled::Outcome::Allowed | compiled::Outcome::Denied | compiled::Outcome::RedirectedDns
+        compiled::Outcome::Allowed
+            | compiled::Outcome::Denied
+            | compiled::Outcome::RedirectedDns
+            | compiled::Outcome::Redirected(_)
     );
     let decision = if by_rule {
         Decision {
@@ -56,23 +59,16 @@ pub(super) fn judged(
     };
     match judgement.action {
         Action::Allow => decision,
-        Action::Deny => {
-            let reason = if by_rule {
-                DropReason::PolicyDeny
-            } else {
-                DropReason::PolicyDenied
-            };
-            let text = match explained.datapath {
-                compiled::Outcome::Redirected(proxy) => format!(
-                    "{}: only the {proxy} proxy could let it pass, and it is not there",
-                    reason.text()
-                ),
-                _ => reason.text().to_owned(),
+        Action::Deny | Action::NeedsProxy | Action::Refuse => {
+            let reason = match judgement.action {
+                Action::NeedsProxy => DropReason::NeedsProxy,
+                _ if by_rule => DropReason::PolicyDeny,
+                _ => DropReason::PolicyDenied,
             };
             Decision {
                 match_type: decision.match_type,
                 rules: decision.rules,
-                ..dropped(reason.number(), &text)
+                ..dropped(reason.number(), reason.text())
             }
         }
         Action::RedirectDns => {

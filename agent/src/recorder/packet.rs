@@ -171,7 +171,10 @@ fn explain(
     reason: DropReason,
     flow: &DeniedFlow,
 ) -> (String, Option<RuleRef>, String) {
-    let decided_by_policy = matches!(reason, DropReason::PolicyDenied | DropReason::PolicyDeny);
+    let decided_by_policy = matches!(
+        reason,
+        DropReason::PolicyDenied | DropReason::PolicyDeny | DropReason::NeedsProxy
+    );
     let nearest = decided_by_policy
         .then(|| {
             let direction = match direction {

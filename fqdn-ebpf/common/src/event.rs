@@ -38,8 +38,9 @@ pub struct Report {
     match_type: u8,
     /// Action of the shadow policy, 0 without one.
     shadow_action: u8,
+    shadow_match_type: u8,
     /// Whether policy was asked: 1 when it was.
-    judged: u32,
+    judged: u8,
     identity: u32,
     learned: u32,
     rule_set: u32,
@@ -53,6 +54,7 @@ impl Report {
         reason: 0,
         match_type: 0,
         shadow_action: 0,
+        shadow_match_type: 0,
         judged: 0,
         identity: 0,
         learned: 0,
@@ -67,6 +69,7 @@ impl Report {
         self.reason = 0;
         self.match_type = 0;
         self.shadow_action = 0;
+        self.shadow_match_type = 0;
         self.judged = 0;
     }
 
@@ -97,6 +100,7 @@ impl Report {
     #[inline(always)]
     pub const fn shadow(&mut self, judgement: &Judgement) {
         self.shadow_action = judgement.action as u8;
+        self.shadow_match_type = judgement.match_type as u8;
         self.shadow_rule_set = judgement.rule_set;
     }
 
@@ -137,7 +141,8 @@ pub struct Event {
     direction: u8,
     match_type: u8,
     shadow_action: u8,
-    reserved: [u8; 4],
+    shadow_match_type: u8,
+    reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<Event>() == 96);
@@ -208,7 +213,8 @@ impl Event {
             direction: scene.direction.number(),
             match_type: report.match_type,
             shadow_action: report.shadow_action,
-            reserved: [0; 4],
+            shadow_match_type: report.shadow_match_type,
+            reserved: [0; 3],
         }
     }
 
@@ -228,7 +234,8 @@ impl Event {
             && self.abi_version == crate::ABI_VERSION
             && Direction::from_number(self.direction).is_some()
             && MatchType::from_number(self.match_type).is_some()
-            && self.shadow_action <= Action::RedirectDns as u8
+            && (self.shadow_action == 0 || Action::from_number(self.shadow_action).is_some())
+            && MatchType::from_number(self.shadow_match_type).is_some()
     }
 
     /// What it is about.
@@ -343,11 +350,11 @@ impl Event {
 
     /// What the shadow policy would have done; `None` without one.
     pub const fn shadow_action(&self) -> Option<Action> {
-        match self.shadow_action {
-            1 => Some(Action::Allow),
-            2 => Some(Action::Deny),
-            3 => Some(Action::RedirectDns),
-            _ => None,
-        }
+        Action::from_number(self.shadow_action)
+    }
+
+    /// How the entry matched by which the shadow policy decided.
+    pub const fn shadow_match_type(&self) -> Option<MatchType> {
+        MatchType::from_number(self.shadow_match_type)
     }
 }

@@ -34,7 +34,7 @@ pub mod verdict;
 
 /// Layout and meaning of everything in this crate. A loader adopts pinned maps of its own version
 /// only; a program that finds another version in CONFIG drops every packet.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Which way a packet goes, seen from the workload. Numbers as in Hubble's `TrafficDirection`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

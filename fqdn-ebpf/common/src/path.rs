@@ -19,7 +19,7 @@ use crate::{
     learned::{Learned, LearnedKey, SLOTS},
     metric::Passed,
     packet::{self, Bytes, Network, Packet, Part},
-    policy::Action,
+    policy::{Action, MatchType},
     protocol,
     reason::DropReason,
     verdict::{Ask, Judgement, Peers, Rules, judge},
@@ -84,7 +84,7 @@ impl Case {
         },
         judgement: Judgement {
             action: Action::Deny,
-            match_type: crate::policy::MatchType::None,
+            match_type: MatchType::None,
             identity: 0,
             learned: 0,
             rule_set: 0,
@@ -406,7 +406,7 @@ fn fresh(
         let shadow = scratch.case.judgement;
         scratch.report.shadow(&shadow);
         match (action, shadow.action) {
-            (Action::Allow, Action::Deny) => {
+            (Action::Allow, shadow) if shadow.drops() => {
                 scratch.report.judged(Kind::Audit, &judgement);
                 passed = Passed::Audited;
             }
@@ -416,7 +416,7 @@ fn fresh(
         }
     }
     match action {
-        Action::Deny => Err(refusal(&judgement)),
+        Action::Deny | Action::NeedsProxy | Action::Refuse => Err(refusal(&judgement)),
         Action::RedirectDns => {
             scratch.report.silence();
             // A flow from before the interception would let the answer bypass the proxy.
@@ -493,7 +493,7 @@ fn again(
             let _ = env.flow(slot, key, |flow| flow.renew(sighting, &opening));
             Ok(Verdict::Pass(Passed::Renewed))
         }
-        Action::Deny => {
+        Action::Deny | Action::NeedsProxy | Action::Refuse => {
             env.close(slot, key);
             scratch.report.judged(Kind::Drop, &judgement);
             Err(refusal(&judgement))
@@ -523,8 +523,9 @@ const fn opening(judgement: &Judgement, identity: u32, sighting: &Sighting) -> O
 
 #[inline(always)]
 const fn refusal(judgement: &Judgement) -> DropReason {
-    match judgement.match_type {
-        crate::policy::MatchType::None => DropReason::PolicyDenied,
+    match (judgement.action, judgement.match_type) {
+        (Action::NeedsProxy, _) => DropReason::NeedsProxy,
+        (_, MatchType::None) => DropReason::PolicyDenied,
         _ => DropReason::PolicyDeny,
     }
 }

@@ -118,6 +118,34 @@ pub enum Action {
     Deny = 2,
     /// Hand it to the DNS proxy.
     RedirectDns = 3,
+    /// Drop it: only an L7 rule allows it, and there is no proxy to ask.
+    NeedsProxy = 4,
+    /// Drop it as if no entry were there: what a tier passed on, and nobody after it allows.
+    Refuse = 5,
+}
+
+impl Action {
+    /// The action with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Allow,
+            2 => Self::Deny,
+            3 => Self::RedirectDns,
+            4 => Self::NeedsProxy,
+            5 => Self::Refuse,
+            _ => return None,
+        })
+    }
+
+    /// Whether the packet ends here.
+    #[inline(always)]
+    pub const fn drops(self) -> bool {
+        match self {
+            Self::Deny | Self::NeedsProxy | Self::Refuse => true,
+            Self::Allow | Self::RedirectDns => false,
+        }
+    }
 }
 
 /// The record of one entry.
@@ -163,10 +191,9 @@ impl PolicyEntry {
     /// What it says. A number nobody knows denies.
     #[inline(always)]
     pub const fn action(&self) -> Action {
-        match self.action {
-            1 => Action::Allow,
-            3 => Action::RedirectDns,
-            _ => Action::Deny,
+        match Action::from_number(self.action) {
+            Some(action) => action,
+            None => Action::Deny,
         }
     }
 
@@ -243,7 +270,8 @@ mod tests {
     #[test]
     fn an_unknown_action_denies() {
         assert_eq!(PolicyEntry::default().action(), Action::Deny);
-        for action in [Action::Allow, Action::Deny, Action::RedirectDns] {
+        assert_eq!(Action::from_number(6), None);
+        for action in (1..6).filter_map(Action::from_number) {
             assert_eq!(PolicyEntry::new(action, 0, 0, L4Bits::ANY).action(), action);
         }
     }

@@ -96,6 +96,8 @@ reasons! {
     ForbiddenIcmp = 245, "NAMEGATE_FORBIDDEN_ICMP", "Forbidden ICMP message";
     /// Loopback, unspecified or IPv4-mapped destination.
     InvalidDestinationIp = 246, "NAMEGATE_INVALID_DESTINATION_IP", "Invalid destination ip";
+    /// Only a rule about what is inside of the connection allows it, and nobody is there to look.
+    NeedsProxy = 247, "NAMEGATE_NEEDS_L7_PROXY", "Needs the L7 proxy, which this version does not have";
 }
 
 impl DropReason {

@@ -5,7 +5,8 @@
 //! Not here: finding the identities, connection tracking (`path`).
 //!
 //! Higher precedence wins, then deny, then the more specific protocol and port, then the peer
-//! over the wildcard. Nothing found is the direction's default.
+//! over the wildcard. Nothing found is the direction's default; so is an entry that refuses, which
+//! says what nobody wrote.
 
 use crate::{
     Direction,
@@ -119,6 +120,10 @@ pub fn judge(rules: &impl Rules, ask: &Ask, peers: &Peers) -> Judgement {
     let learned = best.identity != peers.identity;
     weigh(rules, ask, ANY_PEER, &mut best);
     if best.rank == 0 {
+        return judgement;
+    }
+    if matches!(best.entry.action(), Action::Refuse) {
+        judgement.action = Action::Deny;
         return judgement;
     }
     judgement.action = best.entry.action();

@@ -42,7 +42,7 @@ fn an_entry() -> impl Strategy<Value = naive::Entry> {
             (prop_oneof![Just(6_u8), Just(17)], 0_u16..64, 8_u8..=16)
                 .prop_map(|(p, port, bits)| (Some(p), port & (0xffff << (16 - bits)), bits)),
         ],
-        0_u8..3,
+        0_u8..5,
         0_u32..3,
     )
         .prop_map(
@@ -54,12 +54,16 @@ fn an_entry() -> impl Strategy<Value = naive::Entry> {
                 decision: match action {
                     0 => Decision::Allow,
                     1 => Decision::Deny,
+                    2 => Decision::NeedsProxy,
+                    3 => Decision::Refuse,
                     _ => Decision::Redirect,
                 },
                 precedence: tier * 256
                     + match action {
-                        0 => 1,
+                        0 => 2,
                         1 => 255,
+                        2 => 1,
+                        3 => 254,
                         _ => 121,
                     },
                 tag: 0,
@@ -101,6 +105,8 @@ fn trie(entries: &[naive::Entry]) -> Trie {
             Decision::Allow => Action::Allow,
             Decision::Deny => Action::Deny,
             Decision::Redirect => Action::RedirectDns,
+            Decision::NeedsProxy => Action::NeedsProxy,
+            Decision::Refuse => Action::Refuse,
         };
         trie.insert(
             bits.prefix_len(),
@@ -149,6 +155,8 @@ proptest! {
             Action::Allow => Decision::Allow,
             Action::Deny => Decision::Deny,
             Action::RedirectDns => Decision::Redirect,
+            Action::NeedsProxy => Decision::NeedsProxy,
+            Action::Refuse => Decision::Refuse,
         };
         prop_assert_eq!(decision, want.decision);
         prop_assert_eq!(got.match_type as u8, want.match_type);
@@ -181,8 +189,10 @@ proptest! {
         let old = asked(&trie(&compiled(before)), true, &peers, 6, port).action;
         let new = asked(&trie(&compiled(after)), true, &peers, 6, port).action;
         match more.decision {
-            Decision::Deny => prop_assert!(old != Action::Deny || new == Action::Deny),
-            Decision::Allow | Decision::Redirect => prop_assert!(old == Action::Deny || new != Action::Deny),
+            Decision::Deny | Decision::Refuse => prop_assert!(!old.drops() || new.drops()),
+            Decision::Allow | Decision::Redirect => prop_assert!(old.drops() || !new.drops()),
+            // It is the weakest: it takes nothing from what others allow.
+            Decision::NeedsProxy => prop_assert!(old.drops() == new.drops()),
         }
     }
 

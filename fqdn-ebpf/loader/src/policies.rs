@@ -424,6 +424,8 @@ const fn action_of(action: compiled::Action) -> Action {
         compiled::Action::Allow => Action::Allow,
         compiled::Action::Deny => Action::Deny,
         compiled::Action::RedirectDns => Action::RedirectDns,
+        compiled::Action::NeedsProxy => Action::NeedsProxy,
+        compiled::Action::Refuse => Action::Refuse,
     }
 }
 

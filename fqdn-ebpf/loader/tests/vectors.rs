@@ -101,6 +101,8 @@ fn entry((nth, rule): (usize, &vectors::Rule)) -> compiled::Entry {
         Act::Allow => compiled::Action::Allow,
         Act::Deny => compiled::Action::Deny,
         Act::Redirect => compiled::Action::RedirectDns,
+        Act::NeedsProxy => compiled::Action::NeedsProxy,
+        Act::Refuse => compiled::Action::Refuse,
     };
     compiled::Entry {
         direction: if rule.egress {

@@ -12,8 +12,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::RuleIndex;
 use crate::{
     compiled::{
-        Action, DnsNames, DnsRule, DnsRuleKind, L4, Layer, Peer, PortPrefix, Precedence, Protocol,
-        RuleOrigin, lookup,
+        Action, DnsNames, DnsRule, DnsRuleKind, L4, Layer, Level, Peer, PortPrefix, Precedence,
+        Protocol, RuleOrigin, lookup,
     },
     fqdn::{NameSelector, NameSet},
     model::PortRange,
@@ -119,8 +119,13 @@ impl Rules {
                 continue;
             };
             let origin = allow.rules.first().and_then(|at| origins.get(*at as usize));
+            let precedence = Precedence::at(allow.precedence.level(), Action::RedirectDns);
             self.wider.push(DnsRule {
-                kind: DnsRuleKind::Wider,
+                kind: if allow.decided > Level::NORMAL {
+                    DnsRuleKind::Tier(precedence)
+                } else {
+                    DnsRuleKind::Wider
+                },
                 server: peer,
                 proto: Some(proto),
                 ports: PortPrefix::one(DNS_PORT),
@@ -130,7 +135,8 @@ impl Rules {
             let steered = Layer {
                 l4,
                 action: Action::RedirectDns,
-                precedence: Precedence::at(allow.precedence.level(), Action::RedirectDns),
+                precedence,
+                decided: allow.decided,
                 rules: allow.rules.clone(),
             };
             // One port is as long as a prefix gets: nothing can be hidden behind it.

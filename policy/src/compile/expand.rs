@@ -269,6 +269,8 @@ impl Build<'_> {
             }
             if common.direction == Direction::Egress
                 && common.effect == Effect::Allow
+                // Tiers lift `rules.dns` only where they decide (`dns::Rules::steer`).
+                && common.level == Level::NORMAL
                 && range.is_single()
                 && port_rule.l7.is_none()
             {
@@ -283,9 +285,13 @@ impl Build<'_> {
         let (direction, group) = (common.direction, common.group);
         if let (Some(l7), Some(origin)) = (&port_rule.l7, &origin) {
             self.check_room(common.peers, &l4s, rule)?;
-            return self
-                .l7
-                .grant(direction, group, common.peers, &l4s, l7, origin);
+            self.l7
+                .grant(direction, group, common.peers, &l4s, l7, origin)?;
+            // Without default deny the rule adds a look inside and takes nothing away.
+            if !self.default_deny.of(direction) {
+                return Ok(());
+            }
+            return self.grant(common, &l4s, Action::NeedsProxy, rule);
         }
         let mut action = Action::Allow;
         if let (Some(_), Some(origin)) = (&port_rule.dns, &origin) {

@@ -9,9 +9,11 @@
 //! is broken. What a rule says about everybody on the frontend's port therefore counts only where
 //! nobody is behind it.
 
+use identity::SelectorSet;
+
 use crate::compiled::{
-    Action, Direction, DnsRule, EndpointPolicy, Entry, Flow, FlowVerdict, L4, Level, Outcome, Peer,
-    PortPrefix, Precedence, Protocol, RuleSet, RuleSetId,
+    Action, Direction, DnsRule, DnsRuleKind, EndpointPolicy, Entry, Flow, FlowVerdict, L4, Level,
+    Outcome, Peer, PortPrefix, Precedence, Protocol, RuleSet, RuleSetId,
 };
 
 use super::{Backend, Frontend};
@@ -109,13 +111,20 @@ fn decision(
             dns: Vec::new(),
         })
     };
-    let open = judged.iter().filter(|verdict| usable(verdict)).count();
-    let denied = rules_of(&|verdict| verdict.datapath == Outcome::Denied);
-    if open == 0 {
-        return refused(Action::Deny, denied);
-    }
-    if open < judged.len() {
-        return refused(Action::Deny, denied);
+    let refuse = || {
+        let denied = rules_of(&|verdict| verdict.datapath == Outcome::Denied);
+        if !denied.rules().is_empty() {
+            return refused(Action::Deny, denied);
+        }
+        let inside = rules_of(&|verdict| matches!(verdict.datapath, Outcome::Redirected(_)));
+        if inside.rules().is_empty() {
+            refused(Action::Refuse, inside)
+        } else {
+            refused(Action::NeedsProxy, inside)
+        }
+    };
+    if !judged.iter().all(usable) {
+        return refuse();
     }
     let steered = judged
         .iter()
@@ -135,7 +144,7 @@ fn decision(
     let mut lists = backends.iter().map(|backend| names(policy, proto, backend));
     let dns = lists.next().unwrap_or_default();
     if lists.any(|other| other != dns) {
-        return refused(Action::Deny, denied);
+        return refuse();
     }
     Some(Decision {
         action: Action::RedirectDns,
@@ -152,7 +161,19 @@ fn names(policy: &EndpointPolicy, proto: Protocol, backend: &Backend) -> Vec<Dns
             && rule.ports.contains(backend.port)
     };
     let mut found: Vec<DnsRule> = Vec::new();
-    for rule in policy.dns_rules.iter().filter(about) {
+    let nothing_learned = SelectorSet::default();
+    let accepted = policy.accepted_before(backend.identity, &nothing_learned, proto, backend.port);
+    if let Some(rule) = accepted {
+        return vec![DnsRule {
+            kind: DnsRuleKind::Port,
+            server: Peer::Any,
+            proto: None,
+            ports: PortPrefix::one(backend.port),
+            ..rule.clone()
+        }];
+    }
+    let counts = |rule: &&DnsRule| about(rule) && !matches!(rule.kind, DnsRuleKind::Tier(_));
+    for rule in policy.dns_rules.iter().filter(counts) {
         // Where the rule was found does not matter; what it allows does.
         let rule = DnsRule {
             server: Peer::Any,
@@ -169,10 +190,13 @@ fn names(policy: &EndpointPolicy, proto: Protocol, backend: &Backend) -> Vec<Dns
 
 /// The number of a set of rules, a new one where needed.
 fn number(sets: &mut Vec<RuleSet>, rules: RuleSet) -> RuleSetId {
-    let at = sets.iter().position(|set| *set == rules).unwrap_or_else(|| {
-        sets.push(rules);
-        sets.len() - 1
-    });
+    let at = sets
+        .iter()
+        .position(|set| *set == rules)
+        .unwrap_or_else(|| {
+            sets.push(rules);
+            sets.len() - 1
+        });
     // Far fewer than 2^32: as many as ports of services.
     RuleSetId::from_raw(at as u32)
 }

@@ -177,6 +177,8 @@ pub fn compile_in(
         .filter(|(_, rule)| rule.subject.matches(&subject))
         .collect();
     let shut = |direction| rules.iter().any(|(_, rule)| rule.default_deny(direction));
+    let default_deny_ingress = always || shut(Direction::Ingress);
+    let default_deny_egress = always || shut(Direction::Egress);
     let ingress_rule = rules
         .iter()
         .any(|(_, rule)| rule.tier == Tier::Normal && !rule.ingress.is_empty());
@@ -189,6 +191,10 @@ pub fn compile_in(
         selectors: BTreeMap::new(),
         dns: dns::Rules::default(),
         l7: l7::Rules::default(),
+        default_deny: DefaultDeny {
+            ingress: default_deny_ingress,
+            egress: default_deny_egress,
+        },
         steer_dns: input.steer_dns,
         accepted_names: BTreeSet::new(),
     };
@@ -204,8 +210,6 @@ pub fn compile_in(
             }
         }
     }
-    let default_deny_ingress = always || shut(Direction::Ingress);
-    let default_deny_egress = always || shut(Direction::Egress);
     // Mode `always` shuts out even the local node until a first ingress rule speaks.
     if default_deny_ingress && ingress_rule && input.allow_local_host {
         build.grants.push(Grant {
@@ -218,7 +222,7 @@ pub fn compile_in(
             rule: None,
         });
     }
-    let mut policy = build.finish(default_deny_ingress, default_deny_egress)?;
+    let mut policy = build.finish()?;
     frontends::decide(&mut policy, &around.frontends);
     Ok(policy)
 }
@@ -239,6 +243,22 @@ struct Grant {
     rule: Option<RuleIndex>,
 }
 
+/// In which directions nothing passes without a rule.
+#[derive(Clone, Copy)]
+struct DefaultDeny {
+    ingress: bool,
+    egress: bool,
+}
+
+impl DefaultDeny {
+    const fn of(self, direction: Direction) -> bool {
+        match direction {
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
+        }
+    }
+}
+
 struct Build<'a> {
     identities: &'a Identities,
     around: &'a Surroundings,
@@ -248,6 +268,7 @@ struct Build<'a> {
     selectors: BTreeMap<SelectorId, NameSelector>,
     dns: dns::Rules,
     l7: l7::Rules,
+    default_deny: DefaultDeny,
     steer_dns: bool,
     /// The levels of the first tier at which names are accepted.
     accepted_names: BTreeSet<Level>,
@@ -255,14 +276,10 @@ struct Build<'a> {
 
 impl Build<'_> {
     /// The entries of everything gathered.
-    fn finish(
-        mut self,
-        default_deny_ingress: bool,
-        default_deny_egress: bool,
-    ) -> Result<EndpointPolicy, CompileError> {
+    fn finish(mut self) -> Result<EndpointPolicy, CompileError> {
         let learns = self.steer_dns || !self.selectors.is_empty();
         let steered = self.dns.steered_ports(learns);
-        if !default_deny_egress {
+        if !self.default_deny.egress {
             for l4 in self.dns.unrestricted(&steered, learns) {
                 self.grants.push(Grant {
                     direction: Direction::Egress,
@@ -286,8 +303,8 @@ impl Build<'_> {
             .map(|grant| grant.level)
             .collect();
         let mut policy = EndpointPolicy {
-            default_deny_ingress,
-            default_deny_egress,
+            default_deny_ingress: self.default_deny.ingress,
+            default_deny_egress: self.default_deny.egress,
             ..EndpointPolicy::default()
         };
         let mut sets = RuleSets::default();
@@ -302,7 +319,7 @@ impl Build<'_> {
                 continue;
             };
             let otherwise = if policy.default_deny(direction) {
-                Action::Deny
+                Action::Refuse
             } else {
                 Action::Allow
             };

@@ -66,6 +66,7 @@ impl Said {
             l4: self.l4,
             action,
             precedence: self.precedence(),
+            decided: self.level,
             rules: self.rules,
         })
     }
@@ -165,6 +166,7 @@ fn decide(
         Say::Pass => otherwise,
     };
     let mut precedence = decided.precedence;
+    let at = precedence.level();
     if let (Some(passed), Some(below)) = (passed, below)
         && passed > below
     {
@@ -176,6 +178,7 @@ fn decide(
         l4,
         action,
         precedence,
+        decided: at,
         rules: decided.rules,
     }
 }

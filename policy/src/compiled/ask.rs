@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use identity::{IdentityId, SelectorSet};
 
-use super::{EndpointPolicy, Peer, PolicyRef, PortPrefix, Protocol, RuleOrigin};
+use super::{
+    Direction, EndpointPolicy, Flow, Peer, PolicyRef, PortPrefix, Precedence, Protocol, RuleOrigin,
+};
 use crate::fqdn::{Fqdn, NameSet};
 
 /// Which names a rule allows.
@@ -35,6 +37,9 @@ impl DnsNames {
 pub enum DnsRuleKind {
     /// A rule about exactly this port: `rules.dns`, or a plain allow of the port, which lifts them.
     Port,
+    /// A tier before the one with `rules.dns` accepts the port. Where the entry of this precedence
+    /// decides, the tier with `rules.dns` is never asked.
+    Tier(Precedence),
     /// The port is allowed by something wider (every port, a range, the absence of a default
     /// deny). Counts only for servers no `Port` rule speaks about.
     Wider,
@@ -99,16 +104,14 @@ impl EndpointPolicy {
     ) -> DnsVerdict<'_> {
         let proto = if tcp { Protocol::Tcp } else { Protocol::Udp };
         let here = |kind: DnsRuleKind| {
-            [Peer::Any, Peer::Identity(server)]
-                .into_iter()
-                .chain(learned.iter().map(Peer::Fqdn))
-                .flat_map(|peer| self.dns_rules_of(peer))
-                .filter(move |rule| {
-                    rule.kind == kind
-                        && rule.proto.is_none_or(|own| own == proto)
-                        && rule.ports.contains(port)
-                })
+            self.rules_about(server, learned, proto, port)
+                .filter(move |rule| rule.kind == kind)
         };
+        if let Some(rule) = self.accepted_before(server, learned, proto, port) {
+            return DnsVerdict::Allowed {
+                rule: rule.origin.as_deref(),
+            };
+        }
         let mut about_port = here(DnsRuleKind::Port).peekable();
         let found = if about_port.peek().is_some() {
             about_port.find(|rule| rule.names.matches(name))
@@ -127,6 +130,50 @@ impl EndpointPolicy {
             policies: policies.into_iter().cloned().collect(),
             nearest: self.nearest_dns_rule(name),
         }
+    }
+
+    /// The rule of an earlier tier that decides about these questions, if one does.
+    pub(crate) fn accepted_before(
+        &self,
+        server: IdentityId,
+        learned: &SelectorSet,
+        proto: Protocol,
+        port: u16,
+    ) -> Option<&DnsRule> {
+        let mut accepting = self
+            .rules_about(server, learned, proto, port)
+            .filter_map(|rule| match rule.kind {
+                DnsRuleKind::Tier(precedence) => Some((precedence, rule)),
+                DnsRuleKind::Port | DnsRuleKind::Wider => None,
+            })
+            .peekable();
+        accepting.peek()?;
+        let flow = Flow {
+            direction: Direction::Egress,
+            peer: server,
+            learned: std::slice::from_ref(learned),
+            proto: Some(proto),
+            port,
+        };
+        let decides = self.deciding(&flow)?;
+        let (_, rule) = accepting.find(|(own, _)| *own == decides)?;
+        Some(rule)
+    }
+
+    fn rules_about<'a, 'l>(
+        &'a self,
+        server: IdentityId,
+        learned: &'l SelectorSet,
+        proto: Protocol,
+        port: u16,
+    ) -> impl Iterator<Item = &'a DnsRule> + use<'a, 'l> {
+        [Peer::Any, Peer::Identity(server)]
+            .into_iter()
+            .chain(learned.iter().map(Peer::Fqdn))
+            .flat_map(|peer| self.dns_rules_of(peer))
+            .filter(move |rule| {
+                rule.proto.is_none_or(|own| own == proto) && rule.ports.contains(port)
+            })
     }
 
     fn dns_rules_of(&self, server: Peer) -> impl Iterator<Item = &DnsRule> + '_ {

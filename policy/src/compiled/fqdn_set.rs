@@ -42,6 +42,7 @@ impl EndpointPolicy {
                 l4: entry.l4,
                 action: entry.action,
                 precedence: entry.precedence,
+                decided: entry.precedence.level(),
                 rules: vec![entry.rule_set],
             };
             match entry.direction {

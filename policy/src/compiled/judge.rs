@@ -49,8 +49,8 @@ pub enum Outcome {
 pub struct FlowVerdict<'a> {
     /// What happens, were every proxy there.
     pub outcome: Outcome,
-    /// What happens in the datapath, where only the DNS proxy is there. What needs another one is
-    /// [`Outcome::Redirected`] and refused.
+    /// What happens in the datapath, where only the DNS proxy is there. What needs another one
+    /// ([`Action::NeedsProxy`]) is [`Outcome::Redirected`] and refused.
     pub datapath: Outcome,
     /// The rules behind the entry that decides.
     pub rule_sets: Vec<RuleSetId>,
@@ -81,8 +81,7 @@ impl EndpointPolicy {
     pub fn judge(&self, flow: &Flow<'_>) -> FlowVerdict<'_> {
         let best = self.strongest(flow);
         let (entry, rule_sets) = match best {
-            // A deny that nobody wrote is the default, put into words for a hole.
-            Some(found) if found.weight.0.get() > 0 && !self.is_unwritten_deny(&found) => {
+            Some(found) if found.weight.0.get() > 0 && found.action != Action::Refuse => {
                 let precedence = found.weight.0;
                 (Some((found.action, precedence)), found.rule_sets)
             }
@@ -98,10 +97,12 @@ impl EndpointPolicy {
             Some((Action::Allow, _)) => Outcome::Allowed,
             Some((Action::RedirectDns, _)) => Outcome::RedirectedDns,
             Some((Action::Deny, _)) => Outcome::Denied,
+            // There is a grant for it: what the proxy would say comes below.
+            Some((Action::NeedsProxy | Action::Refuse, _)) => Outcome::NotAllowed,
         };
         // A redirect is stronger than an allow of its tier, and weaker than a deny or DNS.
         let to_proxy = match entry {
-            None => true,
+            None | Some((Action::NeedsProxy | Action::Refuse, _)) => true,
             Some((Action::Allow, precedence)) => precedence.level() <= Level::NORMAL,
             Some((Action::RedirectDns | Action::Deny, precedence)) => {
                 precedence.level() < Level::NORMAL
@@ -121,8 +122,8 @@ impl EndpointPolicy {
                 lifted: false,
             };
         };
-        let in_tier = entry.is_some_and(|(_, precedence)| precedence.level() == Level::NORMAL);
-        let lifted = in_tier || !self.default_deny(flow.direction);
+        let lifted =
+            matches!(entry, Some((Action::Allow, _))) || !self.default_deny(flow.direction);
         FlowVerdict {
             outcome: Outcome::Redirected(proxy),
             datapath: if lifted {
@@ -136,9 +137,9 @@ impl EndpointPolicy {
         }
     }
 
-    fn is_unwritten_deny(&self, found: &Candidate) -> bool {
-        let mut sets = found.rule_sets.iter();
-        found.action == Action::Deny && sets.all(|set| self.rule_set(*set).is_empty())
+    /// How strong the entry is that decides about a flow.
+    pub(super) fn deciding(&self, flow: &Flow<'_>) -> Option<Precedence> {
+        self.strongest(flow).map(|found| found.weight.0)
     }
 
     fn strongest(&self, flow: &Flow<'_>) -> Option<Candidate> {

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use super::{Action, L4, Precedence};
+use super::{Action, L4, Level, Precedence};
 
 /// What one or more rules say about one L4.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) struct Layer<R> {
     pub(crate) l4: L4,
     pub(crate) action: Action,
     pub(crate) precedence: Precedence,
+    /// Where it was decided. A hole that a `Pass` leaves can be stronger than that.
+    pub(crate) decided: Level,
     /// The rules, sorted.
     pub(crate) rules: Vec<R>,
 }
@@ -89,7 +91,8 @@ mod tests {
         prop_oneof![
             Just(Action::Allow),
             Just(Action::Deny),
-            Just(Action::RedirectDns)
+            Just(Action::RedirectDns),
+            Just(Action::NeedsProxy)
         ]
     }
 
@@ -101,7 +104,7 @@ mod tests {
             layers in proptest::collection::vec((l4(), action()), 0..12))
         {
             let layers: Vec<_> = layers.into_iter().enumerate().map(|(rule, (l4, action))| Layer {
-                l4, action, precedence: Precedence::of(action), rules: vec![rule],
+                l4, action, precedence: Precedence::of(action), decided: Level::NORMAL, rules: vec![rule],
             }).collect();
             let resolved = resolve(layers.clone());
             for proto in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {

@@ -77,6 +77,12 @@ pub enum Action {
     Deny,
     /// It is handed to the DNS proxy.
     RedirectDns,
+    /// Only a rule about what is inside of the connection allows it: it is dropped where no proxy
+    /// can look.
+    NeedsProxy,
+    /// It is dropped because no rule allows it: the default, put into words for the hole that a
+    /// `Pass` leaves.
+    Refuse,
 }
 
 /// Index into [`EndpointPolicy::rule_sets`].
@@ -129,8 +135,8 @@ pub struct EndpointPolicy {
     pub selectors: Selectors,
     /// Which names may be asked where, sorted by server ([`EndpointPolicy::sorted`]).
     pub dns_rules: Vec<DnsRule>,
-    /// What is allowed only to whom a proxy lets pass ([`EndpointPolicy::sorted`]). There is no
-    /// entry for it: without the proxy it is refused.
+    /// What a proxy has to look at ([`EndpointPolicy::sorted`]). Where nothing else allows it there
+    /// is an [`Action::NeedsProxy`] entry too.
     pub needs_proxy: Vec<L7Grant>,
 }
 

@@ -4,7 +4,8 @@
 //! Out: one number, the higher one wins.
 //! Not here: which numbers a tier has (`compile`).
 //!
-//! Upper 24 bits: tier and place. Low byte: as in `pkg/policy/types/entry.go` of Cilium.
+//! Upper 24 bits: tier and place. Low byte: in the order of `pkg/policy/types/entry.go` of Cilium,
+//! except that a redirect to a proxy that is not there is weaker than a plain allow.
 
 use super::Action;
 
@@ -48,7 +49,10 @@ impl Precedence {
         let low = match action {
             Action::Deny => 255,
             Action::RedirectDns => 121,
-            Action::Allow => 1,
+            Action::Allow => 2,
+            // Without the proxy, what any other rule allows is allowed.
+            Action::NeedsProxy => 1,
+            Action::Refuse => 0,
         };
         Self(level.0 << 8 | low)
     }

@@ -226,13 +226,12 @@ impl Situation<'_> {
         if !self.default_deny(Direction::Egress) {
             return true;
         }
+        // Whom the first tier accepts, the tier with `rules.dns` is never asked about.
+        if self.first_in_order(packet, true) == Some(Effect::Allow) {
+            return true;
+        }
         let mut spoken = false;
-        // Egress is shut: the last tier is never asked.
-        let of_all_tiers = self
-            .rules()
-            .filter(|rule| !matches!(rule.tier, Tier::Baseline(_)))
-            .flat_map(|rule| rule.clauses(Direction::Egress));
-        for clause in of_all_tiers {
+        for clause in self.clauses(Direction::Egress) {
             let Ports::Rules(rules) = &clause.ports else {
                 continue;
             };

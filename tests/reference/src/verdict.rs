@@ -13,6 +13,10 @@ pub enum Decision {
     Deny,
     /// The DNS proxy gets it.
     Redirect,
+    /// It does not: only a proxy that is not there could tell whether it may.
+    NeedsProxy,
+    /// As if no entry were there, and the direction in default deny.
+    Refuse,
 }
 
 /// One entry of a policy, for one direction.
@@ -113,6 +117,14 @@ pub fn verdict(
             unique: true,
         };
     };
+    if best.decision == Decision::Refuse {
+        return Verdict {
+            decision: Decision::Deny,
+            tag: 0,
+            match_type: 0,
+            unique: true,
+        };
+    }
     let match_type = match (best.identity.is_some(), best.specificity()) {
         (true, 0) => 1,
         (true, 1) => 5,

@@ -109,9 +109,8 @@ fn what_is_decided_is_what_is_explained() {
                             let expected = match explained {
                                 Outcome::AllowedByDefault | Outcome::Allowed => Action::Allow,
                                 Outcome::RedirectedDns => Action::RedirectDns,
-                                Outcome::Redirected(_) | Outcome::NotAllowed | Outcome::Denied => {
-                                    Action::Deny
-                                }
+                                Outcome::Redirected(_) => Action::NeedsProxy,
+                                Outcome::NotAllowed | Outcome::Denied => Action::Deny,
                             };
                             assert_eq!(decided, expected, "{peer:?} {port}/{proto}\n{text}");
                             judged += 1;

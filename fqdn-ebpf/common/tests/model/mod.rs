@@ -236,9 +236,11 @@ impl Model {
                 L4::Port(protocol, port, bits) => (protocol, port, L4Bits::port(bits)),
             };
             let (action, precedence) = match rule.act {
-                Act::Allow => (Action::Allow, 1),
+                Act::Allow => (Action::Allow, 2),
                 Act::Deny => (Action::Deny, 255),
                 Act::Redirect => (Action::RedirectDns, 121),
+                Act::NeedsProxy => (Action::NeedsProxy, 1),
+                Act::Refuse => (Action::Refuse, 254),
             };
             self.maps.policy.insert(
                 bits.prefix_len(),

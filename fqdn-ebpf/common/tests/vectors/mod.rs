@@ -47,6 +47,10 @@ pub(crate) enum Act {
     Allow,
     Deny,
     Redirect,
+    /// Only an L7 rule allows it.
+    NeedsProxy,
+    /// A tier passed it on, and nobody after it allows it.
+    Refuse,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

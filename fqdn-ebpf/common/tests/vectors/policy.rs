@@ -32,6 +32,14 @@ pub(super) const VECTORS: &[Vector] = &[
     ),
     ("deny beats allow whatever the specificity", deny_wins),
     ("port prefixes", port_prefixes),
+    (
+        "what only an L7 rule allows has a reason of its own",
+        needs_proxy,
+    ),
+    (
+        "a hole nobody fills is the default, not a deny rule",
+        refused_hole,
+    ),
     ("a short v6 prefix says nothing about v4", families),
     ("a SYN on a live flow is judged as new", syn_on_live),
     ("mid-stream without a record is judged as new", mid_stream),
@@ -583,6 +591,71 @@ fn audit(bench: &mut dyn Bench) {
         &Talk::new(POD4, WEB4, TCP, 1025, 80).out(SYN),
         Outcome::Pass(Passed::Audited),
     );
+}
+
+fn needs_proxy(bench: &mut dyn Bench) {
+    const REFUSED: Outcome = Outcome::Drop(DropReason::NeedsProxy);
+    let rule = |egress, peer, act, l4| Rule {
+        egress,
+        peer,
+        l4,
+        act,
+    };
+    let l7 = |peer, l4| rule(true, peer, Act::NeedsProxy, l4);
+    bench.install(&egress(&[
+        l7(Peer::Any, port(TCP, 443)),
+        l7(Peer::Any, L4::Port(TCP, 8080, 12)),
+        l7(Peer::Name(1), port(TCP, 80)),
+        allow(Peer::Id(WORLD6), port(TCP, 443)),
+        rule(true, Peer::Id(PEER_ID), Act::Deny, L4::Any),
+    ]));
+    bench.expect(At::From, &web(1030).out(SYN), REFUSED);
+    let ranged = Talk::new(POD4, WEB4, TCP, 1030, 8095);
+    bench.expect(At::From, &ranged.out(SYN), REFUSED);
+    // The name opens nothing, and the reason says why.
+    let named = Talk::new(POD4, WEB4, TCP, 1030, 80);
+    bench.expect(At::From, &named.out(SYN), DENIED);
+    bench.learn(WEB4.into(), &[(1, true)]);
+    bench.expect(At::From, &named.out(SYN), REFUSED);
+    // A plain allow lifts the L7 rule; a deny is a deny.
+    bench.expect(At::From, &web6(1030).out(SYN), NEW);
+    let denied = Talk::new(POD4, PEER4, TCP, 1030, 443);
+    bench.expect(At::From, &denied.out(SYN), DENY);
+    // A live flow that only an L7 rule would still allow is cut with the same reason.
+    bench.install(&egress(&[allow(Peer::Any, port(TCP, 443))]));
+    bench.expect(At::From, &web(1031).out(SYN), NEW);
+    bench.install(&egress(&[l7(Peer::Any, port(TCP, 443))]));
+    bench.expect(At::To, &web(1031).back(SYN_ACK), REFUSED);
+    bench.expect(At::From, &web(1031).out(ACK), REFUSED);
+    bench.install(&ingress(&[l7(Peer::Id(PEER_ID), port(TCP, 80))]));
+    let inwards = Talk::new(POD4, PEER4, TCP, 80, 1030);
+    bench.expect(At::To, &inwards.back(SYN), REFUSED);
+    // In audit it passes and is told.
+    let shadow = egress(&[l7(Peer::Any, port(TCP, 443))]).enforced;
+    bench.install(&World {
+        shadow,
+        ..addresses()
+    });
+    let audited = Outcome::Pass(Passed::Audited);
+    bench.expect(At::From, &web(1032).out(SYN), audited);
+}
+
+fn refused_hole(bench: &mut dyn Bench) {
+    let to = |peer, act, l4| Rule {
+        egress: true,
+        peer,
+        l4,
+        act,
+    };
+    bench.install(&egress(&[
+        to(Peer::Id(WORLD4), Act::Refuse, port(TCP, 443)),
+        to(Peer::Id(WORLD4), Act::Deny, port(TCP, 80)),
+        allow(Peer::Any, port(TCP, 443)),
+    ]));
+    bench.expect(At::From, &web(1033).out(SYN), DENIED);
+    let denied = Talk::new(POD4, WEB4, TCP, 1033, 80);
+    bench.expect(At::From, &denied.out(SYN), DENY);
+    bench.expect(At::From, &web6(1033).out(SYN), NEW);
 }
 
 fn audit_steering(bench: &mut dyn Bench) {
