@@ -61,7 +61,8 @@ const IMPURE: &[&str] = &[
 
 /// A library and the only crates of the house that may name it in their manifest.
 const OWNED: &[(&str, &[&str])] = &[
-    ("aya", &["fqdn-ebpf-loader"]),
+    // `bench` loads the program that ours is held against.
+    ("aya", &["fqdn-ebpf-loader", "bench"]),
     ("aya-obj", &["fqdn-ebpf-loader"]),
     ("aya-log", &["fqdn-ebpf-loader"]),
     ("aya-ebpf*", &["fqdn-ebpf"]),

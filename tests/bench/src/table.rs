@@ -32,7 +32,6 @@ impl Row {
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bound {
-    #[allow(dead_code, reason = "rates need it; the first table has none")]
     AtLeast(f64),
     AtMost(f64),
 }

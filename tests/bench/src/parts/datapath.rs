@@ -1,12 +1,17 @@
 //! The kernel programs: what a packet costs, next to the least that could be done about it.
 //!
-//! In:  root, and a kernel that runs programs.
-//! Out: nanoseconds per program run.
+//! In:  root, a kernel that runs programs, clang, ethtool, nft.
+//! Out: nanoseconds per program run; a stream, connections and round trips through a node.
 //! Not here: DNS, policies (parts of their own).
 
 mod engine;
 mod frame;
+mod minimal;
+mod network;
+mod place;
 mod run;
+mod subject;
+mod traffic;
 
 use anyhow::ensure;
 
@@ -17,5 +22,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Vec<Table>> {
         nix::unistd::geteuid().is_root(),
         "loading programs needs root: `sudo cargo xtask bench`"
     );
-    Ok(vec![run::nanoseconds(options)?])
+    let mut tables = vec![run::nanoseconds(options)?];
+    tables.extend(network::through_a_node(options)?);
+    Ok(tables)
 }

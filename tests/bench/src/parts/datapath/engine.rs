@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use dnsproxy_core::{Learned, LearnedSlot, LearnedWriter as _, Moment};
-use fqdn_ebpf_loader::{Config, Datapath, EndpointSpec, PolicyId, Sizes};
+use fqdn_ebpf_loader::{Config, Datapath, EndpointSpec, Events, PolicyId, Sizes};
 use identity::{AddressBook, EndpointId, IdentityId, LocalIdentities, SelectorId, SelectorSet};
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
@@ -30,6 +30,8 @@ pub(super) const BY_NAME: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
 pub(super) const BY_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 77);
 /// A peer within a prefix.
 pub(super) const BY_PREFIX: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 5);
+/// A prefix with many peers.
+pub(super) const MANY: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 0, 0), 16);
 
 const ADDRESSES: u32 = 100_000;
 const PREFIXES: u32 = 16_000;
@@ -39,6 +41,7 @@ const PORTS: [u16; 4] = [80, PORT, 5432, 8080];
 
 const FIRST_IDENTITY: u32 = 256;
 const PREFIX_IDENTITY: u32 = 0x0100_1000;
+const MANY_IDENTITY: u32 = 0x0100_0500;
 const NAME: u32 = 1;
 const ENDPOINT: EndpointId = EndpointId::new(5);
 const POLICY: PolicyId = PolicyId::new(1);
@@ -47,6 +50,8 @@ const POLICY: PolicyId = PolicyId::new(1);
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) datapath: Datapath,
+    /// Taken by whoever consumes them.
+    pub(super) events: Option<Events>,
 }
 
 impl Engine {
@@ -54,8 +59,8 @@ impl Engine {
     pub(super) fn new(config: &Config, ifindex: u32) -> anyhow::Result<Self> {
         let sizes = Sizes {
             endpoints: 256,
-            addresses: ADDRESSES + 1,
-            prefixes: PREFIXES + 1,
+            addresses: ADDRESSES,
+            prefixes: PREFIXES + 8,
             ..Sizes::default()
         };
         let identities = Arc::new(Mutex::new(LocalIdentities::default()));
@@ -82,7 +87,8 @@ impl Engine {
                 .collect(),
             })
             .context("writing what a name taught")?;
-        Ok(Self { datapath })
+        let events = datapath.events();
+        Ok(Self { datapath, events })
     }
 }
 
@@ -97,20 +103,28 @@ fn addresses() -> anyhow::Result<AddressBook> {
         let prefix = IpNet::new(IpAddr::V4(at([172, 16, 0, 0], n * 16)), 28)?;
         book.insert_prefix(prefix, IdentityId::from_raw(PREFIX_IDENTITY + n));
     }
+    let many = IpNet::new(IpAddr::V4(MANY.0), MANY.1)?;
+    book.insert_prefix(many, IdentityId::from_raw(MANY_IDENTITY));
     Ok(book)
 }
 
 fn policy() -> EndpointPolicy {
-    let allow = |peer, port| Entry {
+    let allow_l4 = |peer, protocol, port| Entry {
         direction: Direction::Egress,
         peer,
-        l4: L4::new(Protocol::Tcp, PortPrefix::one(port)),
+        l4: L4::new(protocol, PortPrefix::one(port)),
         action: Action::Allow,
         precedence: Precedence::of(Action::Allow),
         rule_set: RuleSetId::from_raw(0),
     };
+    let allow = |peer, port| allow_l4(peer, Protocol::Tcp, port);
     let identity = |n| Peer::Identity(IdentityId::from_raw(n));
-    let mut entries = vec![allow(Peer::Fqdn(SelectorId::new(NAME)), PORT)];
+    let name = Peer::Fqdn(SelectorId::new(NAME));
+    let mut entries = vec![
+        allow(name, PORT),
+        allow_l4(name, Protocol::Udp, PORT),
+        allow(identity(MANY_IDENTITY), PORT),
+    ];
     for n in 0..IDENTITIES {
         entries.extend(PORTS.map(|port| allow(identity(FIRST_IDENTITY + n), port)));
     }

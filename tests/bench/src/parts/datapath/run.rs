@@ -4,7 +4,7 @@
 //! Out: one table: established packets, and packets that open a flow.
 //! Not here: what the network adds to it.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use fqdn_ebpf_loader::{Config, Program, Run};
@@ -13,6 +13,7 @@ use support::Netns;
 use super::{
     engine::{BY_ADDRESS, BY_NAME, BY_PREFIX, Engine, PORT},
     frame::{self, ACK, SYN},
+    minimal::Minimal,
 };
 use crate::{
     options::Options,
@@ -27,6 +28,8 @@ const NEXT: i32 = -1;
 /// Runs in one call: few enough that most calls are over before the scheduler interferes.
 const BATCH: u32 = 10_000;
 
+const MINIMAL_OUT: &str = "minimal, established, from the workload";
+const MINIMAL_BACK: &str = "minimal, established, to the workload";
 const OUT: &str = "established, from the workload";
 const BACK: &str = "established, to the workload";
 const NEW_BY_NAME: &str = "new, peer known by name";
@@ -38,23 +41,57 @@ pub(super) fn nanoseconds(options: &Options) -> anyhow::Result<Table> {
     netns.run(|| measured(options))?
 }
 
+/// Both kinds of programs, loaded.
+struct Programs {
+    minimal: Minimal,
+    engine: Engine,
+}
+
+/// Whose program.
+#[derive(Clone, Copy)]
+enum Whose {
+    Minimal,
+    Ours,
+}
+
 fn measured(options: &Options) -> anyhow::Result<Table> {
-    let engine = Engine::new(&Config::default(), LO)?;
+    let mut programs = Programs {
+        minimal: Minimal::new(LO)?,
+        engine: Engine::new(&Config::default(), LO)?,
+    };
     for peer in [BY_NAME, BY_ADDRESS, BY_PREFIX] {
-        once(&engine, Program::FromPod, &frame::out(peer, PORT, SYN))?;
-        once(&engine, Program::ToPod, &frame::back(peer, PORT, SYN | ACK))?;
+        for whose in [Whose::Minimal, Whose::Ours] {
+            let (syn, answer) = (
+                frame::out(peer, PORT, SYN),
+                frame::back(peer, PORT, SYN | ACK),
+            );
+            programs.run(whose, Program::FromPod, &syn, 1)?;
+            programs.run(whose, Program::ToPod, &answer, 1)?;
+        }
     }
-    let subjects = [OUT, BACK, NEW_BY_NAME, NEW_BY_ADDRESS, NEW_BY_PREFIX];
+    let subjects = [
+        MINIMAL_OUT,
+        MINIMAL_BACK,
+        OUT,
+        BACK,
+        NEW_BY_NAME,
+        NEW_BY_ADDRESS,
+        NEW_BY_PREFIX,
+    ];
     let [rows] = take_turns(options, &subjects, |subject| {
-        let new = |peer: Ipv4Addr| (Program::FromPod, frame::out(peer, PORT, SYN));
-        let (program, frame) = match subject {
-            OUT => (Program::FromPod, frame::out(BY_ADDRESS, PORT, ACK)),
-            BACK => (Program::ToPod, frame::back(BY_ADDRESS, PORT, ACK)),
-            NEW_BY_NAME => new(BY_NAME),
-            NEW_BY_ADDRESS => new(BY_ADDRESS),
-            _ => new(BY_PREFIX),
+        let out = || frame::out(BY_ADDRESS, PORT, ACK);
+        let back = || frame::back(BY_ADDRESS, PORT, ACK);
+        let syn = |peer: Ipv4Addr| frame::out(peer, PORT, SYN);
+        let (whose, program, frame) = match subject {
+            MINIMAL_OUT => (Whose::Minimal, Program::FromPod, out()),
+            MINIMAL_BACK => (Whose::Minimal, Program::ToPod, back()),
+            OUT => (Whose::Ours, Program::FromPod, out()),
+            BACK => (Whose::Ours, Program::ToPod, back()),
+            NEW_BY_NAME => (Whose::Ours, Program::FromPod, syn(BY_NAME)),
+            NEW_BY_ADDRESS => (Whose::Ours, Program::FromPod, syn(BY_ADDRESS)),
+            _ => (Whose::Ours, Program::FromPod, syn(BY_PREFIX)),
         };
-        Ok([per_run(options, &engine, program, &frame)?])
+        Ok([programs.per_run(options, whose, program, &frame)?])
     })?;
     let limit = Bound::AtMost(110.0);
     let thrice = Bound::AtMost(3.0);
@@ -67,38 +104,47 @@ fn measured(options: &Options) -> anyhow::Result<Table> {
         .ratio_target(NEW_BY_PREFIX, OUT, thrice))
 }
 
-/// Sends one packet, which must pass.
-fn once(engine: &Engine, program: Program, frame: &[u8]) -> anyhow::Result<()> {
-    run(engine, program, frame, 1).map(drop)
-}
-
-/// The median of as many calls as fit the time.
-fn per_run(
-    options: &Options,
-    engine: &Engine,
-    program: Program,
-    frame: &[u8],
-) -> anyhow::Result<f64> {
-    let mut calls = Vec::new();
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < options.slice || calls.is_empty() {
-        calls.push(run(engine, program, frame, BATCH)?);
+impl Programs {
+    /// The median of as many calls as fit the time.
+    fn per_run(
+        &mut self,
+        options: &Options,
+        whose: Whose,
+        program: Program,
+        frame: &[u8],
+    ) -> anyhow::Result<f64> {
+        let mut calls = Vec::new();
+        let begun = Instant::now();
+        while begun.elapsed() < options.slice || calls.is_empty() {
+            calls.push(self.run(whose, program, frame, BATCH)?);
+        }
+        calls.sort_by(f64::total_cmp);
+        calls.get(calls.len() / 2).copied().context("no call")
     }
-    calls.sort_by(f64::total_cmp);
-    calls.get(calls.len() / 2).copied().context("no call")
-}
 
-fn run(engine: &Engine, program: Program, frame: &[u8], repeat: u32) -> anyhow::Result<f64> {
-    let ran = engine.datapath.test_run(
-        program,
-        &Run {
-            frame,
-            mark: 0,
-            ifindex: LO,
-            ingress_ifindex: 3,
-            repeat,
-        },
-    )?;
-    ensure!(ran.code == NEXT, "a packet was dropped");
-    Ok(ran.took.as_secs_f64() * 1e9)
+    /// Nanoseconds a run; the packet must pass.
+    fn run(
+        &mut self,
+        whose: Whose,
+        program: Program,
+        frame: &[u8],
+        repeat: u32,
+    ) -> anyhow::Result<f64> {
+        let (code, nanoseconds) = match whose {
+            Whose::Minimal => self.minimal.run(program, LO, frame, repeat)?,
+            Whose::Ours => {
+                let run = Run {
+                    frame,
+                    mark: 0,
+                    ifindex: LO,
+                    ingress_ifindex: 3,
+                    repeat,
+                };
+                let ran = self.engine.datapath.test_run(program, &run)?;
+                (ran.code, ran.took.as_secs_f64() * 1e9)
+            }
+        };
+        ensure!(code == NEXT, "a packet was dropped");
+        Ok(nanoseconds)
+    }
 }
