@@ -1,20 +1,28 @@
 //! The interfaces of this network namespace, as far as enforcing needs to know them.
 //!
 //! In:  rtnetlink dumps; notices that something changed.
-//! Out: [`Links`], a picture of this moment; a channel that says when to take the next one.
+//! Out: [`Links`], a picture of this moment and what went since the last one; when to take the next.
 //! Not here: what is done about an interface (`engine`).
+//!
+//! Two pictures do not tell everything: an interface that went and came back in between, by the
+//! same name and number, looks the same in both. The notices tell.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream::BoxStream};
 use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
+    packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
+        AddressFamily, RouteNetlinkMessage,
         address::AddressAttribute,
         link::{InfoBridge, InfoData, LinkAttribute, LinkInfo, LinkMessage},
     },
 };
-use tokio::sync::mpsc;
 
 use super::error::DaemonError;
 
@@ -36,6 +44,9 @@ pub(crate) struct Link {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Links {
     by_index: BTreeMap<u32, Link>,
+    /// Numbers of interfaces that went since the picture before. One that is in this picture all
+    /// the same is another one.
+    pub(crate) gone: BTreeSet<u32>,
     pub(crate) addresses: Vec<IpAddr>,
 }
 
@@ -51,48 +62,80 @@ impl Links {
 }
 
 /// Asks the kernel about links, and hears of changes.
-#[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) handle: Handle,
-    changed: mpsc::Receiver<()>,
+    notices: BoxStream<'static, Notice>,
+    gone: BTreeSet<u32>,
+    /// Something changed while the last picture was taken.
+    again: bool,
 }
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("gone", &self.gone)
+            .field("again", &self.again)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something about a link or an address changed; the number of a link that went.
+type Notice = Option<u32>;
 
 impl Watch {
     /// Starts on the current runtime, in the network namespace of the calling thread.
     pub(crate) fn start() -> Result<Self, DaemonError> {
-        let (connection, handle, mut messages) = new_multicast_connection(&[
+        let (connection, handle, messages) = new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
         ])
         .map_err(DaemonError::system("the link watcher"))?;
         tokio::spawn(connection);
-        // One waiting notice is enough: it says "look again", not what changed.
-        let (notice, changed) = mpsc::channel(1);
-        tokio::spawn(async move {
-            use futures_util::StreamExt;
-            while messages.next().await.is_some() {
-                if matches!(
-                    notice.try_send(()),
-                    Err(mpsc::error::TrySendError::Closed(()))
-                ) {
-                    return;
-                }
-            }
-        });
-        Ok(Self { handle, changed })
+        Ok(Self {
+            handle,
+            notices: messages.map(|(message, _)| gone(&message)).boxed(),
+            gone: BTreeSet::new(),
+            again: false,
+        })
     }
 
-    /// Returns when something changed since the last call.
+    /// Returns when something changed since the last picture. A call that is given up loses
+    /// nothing.
     pub(crate) async fn changed(&mut self) {
-        if self.changed.recv().await.is_none() {
+        if std::mem::take(&mut self.again) {
+            return;
+        }
+        match self.notices.next().await {
+            Some(notice) => self.gone.extend(notice),
             // The kernel closed the socket; the caller's timer goes on.
-            std::future::pending::<()>().await;
+            None => std::future::pending().await,
         }
     }
 
-    /// Every link and address at this moment.
-    pub(crate) async fn links(&self) -> Result<Links, DaemonError> {
+    /// Takes in every notice that waits; true when there was one.
+    fn drain(&mut self) -> bool {
+        let mut any = false;
+        while let Some(Some(notice)) = self.notices.next().now_or_never() {
+            self.gone.extend(notice);
+            any = true;
+        }
+        any
+    }
+
+    /// Every link and address at this moment, and what went before it.
+    pub(crate) async fn links(&mut self) -> Result<Links, DaemonError> {
+        self.drain();
+        let links = self.dump().await?;
+        // What changed while the picture was taken may be in it or not.
+        self.again |= self.drain();
+        Ok(Links {
+            gone: std::mem::take(&mut self.gone),
+            ..links
+        })
+    }
+
+    async fn dump(&self) -> Result<Links, DaemonError> {
         let messages: Vec<_> = self
             .handle
             .link()
@@ -127,6 +170,7 @@ impl Watch {
                 .map(link)
                 .map(|link| (link.index, link))
                 .collect(),
+            gone: BTreeSet::new(),
             addresses: all,
         })
     }
@@ -142,6 +186,19 @@ impl Watch {
         }
         let answers: Vec<LinkMessage> = request.execute().try_collect().await.ok()?;
         self::link(answers.into_iter().next()?).mac
+    }
+}
+
+/// The number of the link that a message says is gone. A port that leaves its bridge is said to be
+/// gone too, by the bridge.
+fn gone(message: &NetlinkMessage<RouteNetlinkMessage>) -> Notice {
+    match &message.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
+            if link.header.interface_family == AddressFamily::Unspec =>
+        {
+            Some(link.header.index)
+        }
+        _ => None,
     }
 }
 
@@ -203,6 +260,7 @@ impl Links {
                     (*index, link)
                 })
                 .collect(),
+            gone: BTreeSet::new(),
             addresses: Vec::new(),
         }
     }

@@ -243,8 +243,10 @@ impl Loop {
         let (changed, restored) = {
             let mut engine = self.agent.engine();
             let before = engine.revision();
-            let told = engine.node_addresses(&links.addresses)?;
-            let changed = engine.reconcile(&places) || told || before == 0;
+            let told = engine.node_addresses(&links.addresses);
+            // Whatever became of that: what is gone is told once.
+            let reconciled = engine.reconcile(&places, &links.gone);
+            let changed = reconciled || told? || before == 0;
             (changed, engine.come_into_heritage(dnsproxy::now())?)
         };
         if changed {

@@ -4,7 +4,10 @@
 //! Out: programs attached, records in the kernel; a reason where that cannot be.
 //! Not here: looking at interfaces (`workload`, `links`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use identity::EndpointId;
 
@@ -20,8 +23,13 @@ use super::{
 };
 
 impl Engine {
-    /// Makes endpoints agree with their interfaces. Returns whether the proxy must be told.
-    pub(crate) fn reconcile(&mut self, places: &BTreeMap<String, Place>) -> bool {
+    /// Makes endpoints agree with their interfaces; those that are `gone` are not the ones by the
+    /// same number that may be there again. Returns whether the proxy must be told.
+    pub(crate) fn reconcile(
+        &mut self,
+        places: &BTreeMap<String, Place>,
+        gone: &BTreeSet<u32>,
+    ) -> bool {
         let mut changed = false;
         let names: Vec<_> = self.workloads.keys().cloned().collect();
         for name in names {
@@ -29,28 +37,26 @@ impl Engine {
             let Some(mut workload) = self.workloads.remove(&name) else {
                 continue;
             };
-            changed |= self.reconcile_one(&mut workload, place);
+            changed |= self.reconcile_one(&mut workload, place, gone);
             self.workloads.insert(name, workload);
         }
         changed
     }
 
-    fn reconcile_one(&mut self, workload: &mut Workload, place: &Place) -> bool {
+    fn reconcile_one(
+        &mut self,
+        workload: &mut Workload,
+        place: &Place,
+        gone: &BTreeSet<u32>,
+    ) -> bool {
         let mut changed = false;
         let ifindex = place.ifindex();
         // Another interface by the same name is another workload: it inherits nothing.
-        if workload
-            .enforced
-            .as_ref()
-            .is_some_and(|e| Some(e.ifindex) != ifindex)
-        {
+        let other = |at: u32| Some(at) != ifindex || gone.contains(&at);
+        if workload.enforced.as_ref().is_some_and(|e| other(e.ifindex)) {
             changed |= self.vacate(workload);
         }
-        if workload
-            .attached
-            .as_ref()
-            .is_some_and(|(at, _)| Some(*at) != ifindex)
-        {
+        if workload.attached.as_ref().is_some_and(|(at, _)| other(*at)) {
             // Its pins would keep the place of an interface that is gone.
             if let Some((_, attached)) = workload.attached.take() {
                 attached.detach();
