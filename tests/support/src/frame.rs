@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::Netns;
 use crate::process::status_number;
 
 /// The addresses of a frame.
@@ -48,6 +49,35 @@ pub fn udp(
     segment.extend([0, 0]);
     segment.extend(payload);
     packet(ethernet, from.ip(), to.ip(), 17, segment, 6)
+}
+
+/// A UDP datagram over IPv4 in two fragments, the first of which holds all of the UDP header.
+pub fn udp_fragments(
+    ethernet: Ethernet,
+    from: SocketAddr,
+    to: SocketAddr,
+    identification: u16,
+) -> Result<[Vec<u8>; 2]> {
+    /// More fragments follow (RFC 791 §3.1).
+    const MORE: u16 = 0x2000;
+    const HEADERS: usize = 14 + 20;
+    const FIRST: usize = 16;
+    let whole = udp(ethernet, from, to, &[b'x'; 24])?;
+    let headers = whole.get(..HEADERS).context("a frame without headers")?;
+    let payload = whole.get(HEADERS..).context("a frame without payload")?;
+    let (first, later) = payload.split_at(FIRST.min(payload.len()));
+    let part = |payload: &[u8], place: u16| -> Result<Vec<u8>> {
+        let mut frame = headers.to_vec();
+        put(&mut frame, 16, u16::try_from(20 + payload.len())?)?;
+        put(&mut frame, 18, identification)?;
+        put(&mut frame, 20, place)?;
+        put(&mut frame, 24, 0)?;
+        let sum = checksum(&[frame.get(14..).context("an IP header")?]);
+        put(&mut frame, 24, sum)?;
+        frame.extend(payload);
+        Ok(frame)
+    };
+    Ok([part(first, MORE)?, part(later, u16::try_from(FIRST / 8)?)?])
 }
 
 fn packet(
@@ -130,17 +160,19 @@ fn checksum(parts: &[&[u8]]) -> u16 {
 
 /// Sends a frame from an interface in the network namespace of a process.
 pub fn inject(pid: i32, interface: &str, frame: &[u8]) -> Result<()> {
-    let mut child = Command::new("nsenter")
-        .args([
-            "-t",
-            &pid.to_string(),
-            "-n",
-            "--",
-            "socat",
-            "-u",
-            "-",
-            &format!("INTERFACE:{interface}"),
-        ])
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &pid.to_string(), "-n", "--", "socat"]);
+    send(command, interface, frame)
+}
+
+/// Sends a frame from an interface of a namespace of ours.
+pub fn inject_in(netns: &Netns, interface: &str, frame: &[u8]) -> Result<()> {
+    send(netns.command("socat"), interface, frame)
+}
+
+fn send(mut command: Command, interface: &str, frame: &[u8]) -> Result<()> {
+    let mut child = command
+        .args(["-u", "-", &format!("INTERFACE:{interface}")])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

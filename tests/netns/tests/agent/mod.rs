@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -89,6 +90,34 @@ impl Pod {
     /// Makes the veth pair, its addresses and routes.
     pub(crate) fn plug(&self, host: &Netns) -> Result<()> {
         self.pair(host)?;
+        self.connect(host)
+    }
+
+    /// Takes the interface away and puts another one in its place, by the same name and number, in
+    /// one go. Returns the number.
+    pub(crate) fn replace(&self, host: &Netns) -> Result<u32> {
+        let index = self.index(host)?;
+        let mut batch = tempfile::NamedTempFile::new()?;
+        let (name, netns) = (&self.interface, self.netns.name());
+        write!(
+            batch,
+            "link del {name}\nlink add {name} index {index} type veth peer name eth0 netns {netns}\n"
+        )?;
+        host.ip(&["-batch", &batch.path().to_string_lossy()])?;
+        self.raise(host)?;
+        self.connect(host)?;
+        ensure!(self.index(host)? == index, "another number");
+        Ok(index)
+    }
+
+    /// The number of the interface.
+    pub(crate) fn index(&self, host: &Netns) -> Result<u32> {
+        let shown = host.ip(&["-o", "link", "show", "dev", &self.interface])?;
+        let number = shown.split(':').next().unwrap_or_default();
+        Ok(number.trim().parse()?)
+    }
+
+    fn connect(&self, host: &Netns) -> Result<()> {
         let gateway4 = self
             .v4
             .rsplit_once('.')
@@ -130,6 +159,10 @@ impl Pod {
             "netns",
             self.netns.name(),
         ])?;
+        self.raise(host)
+    }
+
+    fn raise(&self, host: &Netns) -> Result<()> {
         let dad = format!("net.ipv6.conf.{}.dad_transmits", self.interface);
         host.sysctl(&dad, "0")?;
         self.netns.sysctl("net.ipv6.conf.eth0.dad_transmits", "0")?;
