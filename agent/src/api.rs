@@ -20,7 +20,7 @@ pub const AGENT_SOCKET: &str = "/run/namegate/agent.sock";
 pub mod path {
     /// [`super::Status`].
     pub const STATUS: &str = "/v1/status";
-    /// List of [`super::CacheRow`].
+    /// List of [`super::CacheRow`]; with DELETE and [`super::CleanQuery`], [`super::Cleaned`].
     pub const CACHE: &str = "/v1/fqdn/cache";
     /// [`super::FqdnNames`].
     pub const NAMES: &str = "/v1/fqdn/names";
@@ -53,6 +53,26 @@ pub struct CacheRow {
     pub expiration_time: Timestamp,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
+}
+
+/// Which names to forget: all that fit everything given.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CleanQuery {
+    /// Only this endpoint's.
+    #[serde(default)]
+    pub endpoint: Option<u32>,
+    /// Only names that this pattern matches.
+    #[serde(default)]
+    pub pattern: Option<String>,
+}
+
+/// What was forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Cleaned {
+    /// Names.
+    pub names: usize,
+    /// Addresses that are closed to new connections.
+    pub addresses: usize,
 }
 
 /// The selectors in force.

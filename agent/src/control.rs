@@ -21,11 +21,12 @@ use axum::{
 };
 use flows::{Filter, FlowRecord, NameTest};
 use futures_util::StreamExt;
-use policy::fqdn::{Fqdn, NameSelector};
+use identity::EndpointId;
+use policy::fqdn::{Fqdn, NameSelector, Pattern};
 use tokio::{net::UnixListener, sync::broadcast};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-use crate::api::{self, CacheRow, FqdnNames, ObserveQuery, Rows, Status};
+use crate::api::{self, CacheRow, CleanQuery, Cleaned, FqdnNames, ObserveQuery, Rows, Status};
 
 /// Records kept for readers that are slower than events.
 pub(crate) const FOLLOW_BUFFER: usize = 1024;
@@ -39,6 +40,12 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// The names of the cache.
     fn cache(&self) -> impl Future<Output = Vec<CacheRow>> + Send;
+    /// Forgets names; none when the DNS proxy does not answer.
+    fn clean(
+        &self,
+        endpoint: Option<EndpointId>,
+        pattern: Option<Pattern>,
+    ) -> impl Future<Output = Option<Cleaned>> + Send;
     /// The selectors and what they match.
     fn names(&self) -> impl Future<Output = FqdnNames> + Send;
     /// Past records, and those to come.
@@ -92,7 +99,7 @@ impl Control {
     ) -> (SocketFile, impl Future<Output = io::Result<()>>) {
         let routes = Router::new()
             .route(api::path::STATUS, get(status::<S>))
-            .route(api::path::CACHE, get(cache::<S>))
+            .route(api::path::CACHE, get(cache::<S>).delete(clean::<S>))
             .route(api::path::NAMES, get(names::<S>))
             .route(api::path::OBSERVE, get(observe::<S>))
             .route(api::path::LIST, get(list::<S>))
@@ -121,6 +128,25 @@ async fn status<S: Source>(State(source): State<Arc<S>>) -> Json<Status> {
 
 async fn cache<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<CacheRow>> {
     Json(source.cache().await)
+}
+
+async fn clean<S: Source>(
+    State(source): State<Arc<S>>,
+    Query(query): Query<CleanQuery>,
+) -> Response {
+    let pattern = match query.pattern.as_deref().map(Pattern::parse).transpose() {
+        Ok(pattern) => pattern,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let endpoint = query.endpoint.map(EndpointId::new);
+    match source.clean(endpoint, pattern).await {
+        Some(cleaned) => Json(cleaned).into_response(),
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the DNS proxy does not answer; ask again",
+        )
+            .into_response(),
+    }
 }
 
 async fn names<S: Source>(State(source): State<Arc<S>>) -> Json<FqdnNames> {

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use policy::{compiled::EndpointPolicy, fqdn::Fqdn};
 
 use crate::{
-    api::{CacheRow, FqdnNames, FqdnSelector},
+    api::{CacheRow, Cleaned, FqdnNames, FqdnSelector},
     recorder::WallClock,
 };
 
@@ -30,6 +30,14 @@ pub(crate) fn cache(rows: Vec<dnsproxy_core::CacheRow>, clock: WallClock) -> Vec
             ips: row.addresses,
         })
         .collect()
+}
+
+/// How much was forgotten.
+pub(crate) const fn cleaned(cleaned: dnsproxy_core::Cleaned) -> Cleaned {
+    Cleaned {
+        names: cleaned.names,
+        addresses: cleaned.addresses,
+    }
 }
 
 /// The selectors of a policy that match a name.

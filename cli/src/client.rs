@@ -6,14 +6,17 @@
 
 use std::path::{Path, PathBuf};
 
-use agent::api::{CacheRow, FqdnNames, Rows, SOCKET_DIR, Status, path};
+use agent::api::{CacheRow, Cleaned, FqdnNames, Rows, SOCKET_DIR, Status, path};
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
+use hyper::{
+    Method,
+    body::{Bytes, Incoming},
+};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::args::Target;
+use crate::args::{Clean, Target};
 
 pub(crate) fn status(target: &Target) -> anyhow::Result<Status> {
     ask(target, path::STATUS)
@@ -21,6 +24,18 @@ pub(crate) fn status(target: &Target) -> anyhow::Result<Status> {
 
 pub(crate) fn cache(target: &Target) -> anyhow::Result<Vec<CacheRow>> {
     ask(target, path::CACHE)
+}
+
+pub(crate) fn clean(args: &Clean) -> anyhow::Result<Cleaned> {
+    let words = [
+        ("endpoint", args.endpoint.map(|id| id.to_string())),
+        ("pattern", args.pattern.clone()),
+    ];
+    answer(
+        &args.target,
+        Method::DELETE,
+        &with_query(path::CACHE, words),
+    )
 }
 
 pub(crate) fn names(target: &Target) -> anyhow::Result<FqdnNames> {
@@ -31,8 +46,24 @@ pub(crate) fn list(target: &Target, what: &str) -> anyhow::Result<Rows> {
     ask(target, &path::LIST.replace("{what}", what))
 }
 
+/// A path with the words that were given.
+pub(crate) fn with_query<'a>(
+    path: &str,
+    words: impl IntoIterator<Item = (&'a str, Option<String>)>,
+) -> String {
+    let words: Vec<_> = words
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{key}={}", escaped(&value?))))
+        .collect();
+    if words.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", words.join("&"))
+    }
+}
+
 /// Text as a value in a query (RFC 3986 §2.1).
-pub(crate) fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -51,7 +82,7 @@ pub(crate) fn lines(
     mut each: impl FnMut(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     runtime()?.block_on(async {
-        let mut body = request(&socket(target)?, path).await?;
+        let mut body = request(&socket(target)?, Method::GET, path).await?;
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
@@ -69,8 +100,12 @@ pub(crate) fn lines(
 }
 
 fn ask<T: DeserializeOwned>(target: &Target, path: &str) -> anyhow::Result<T> {
+    answer(target, Method::GET, path)
+}
+
+fn answer<T: DeserializeOwned>(target: &Target, method: Method, path: &str) -> anyhow::Result<T> {
     runtime()?.block_on(async {
-        let body = request(&socket(target)?, path).await?;
+        let body = request(&socket(target)?, method, path).await?;
         let bytes = body
             .collect()
             .await
@@ -80,14 +115,16 @@ fn ask<T: DeserializeOwned>(target: &Target, path: &str) -> anyhow::Result<T> {
     })
 }
 
-async fn request(socket: &Path, path: &str) -> anyhow::Result<Incoming> {
+async fn request(socket: &Path, method: Method, path: &str) -> anyhow::Result<Incoming> {
     let stream = UnixStream::connect(socket)
         .await
         .with_context(|| format!("cannot reach `{}`", socket.display()))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = hyper::Request::get(path)
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
         .header(hyper::header::HOST, "namegate")
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;

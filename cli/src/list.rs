@@ -78,7 +78,7 @@ fn print(rows: &Rows, out: &Output) -> anyhow::Result<()> {
         for row in &rows.rows {
             table.add_row(row.iter().map(text));
         }
-        table.to_string()
+        tables::fitted(table)
     })
 }
 

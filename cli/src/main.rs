@@ -10,7 +10,9 @@ mod agent;
 mod args;
 mod client;
 mod explain;
+mod findings;
 mod list;
+mod manual;
 mod observe;
 mod output;
 mod policy;
@@ -69,6 +71,10 @@ fn operate(command: Command) -> anyhow::Result<()> {
             let rows = tables::select(rows, endpoint, pattern.as_deref(), source)?;
             output::print(output.format, &rows, tables::cache)
         }
+        Command::Fqdn(Fqdn::Cache(Cache::Clean(args))) => {
+            let cleaned = client::clean(&args)?;
+            output::print(args.output.format, &cleaned, tables::cleaned)
+        }
         Command::Fqdn(Fqdn::Names { target, output }) => {
             output::print(output.format, &client::names(&target)?, tables::names)
         }
@@ -85,6 +91,8 @@ fn operate(command: Command) -> anyhow::Result<()> {
             ..
         } => list::bpf(map, &target, &output),
         Command::Policy(_) => Ok(()),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { folder } => manual::pages(&folder),
     }
 }
 

@@ -1,64 +1,67 @@
 //! `namegate observe`: verdicts as lines.
 //!
 //! In:  the stream of records of a running enforcer.
-//! Out: one line each, for people or as JSON.
+//! Out: one line each for people, or JSON, or YAML.
 //! Not here: the line itself (`flows`).
 
 use agent::api::path;
+use anstyle::{AnsiColor, Style};
 use anyhow::Context;
-use flows::FlowRecord;
+use clap::ValueEnum;
+use flows::{FlowRecord, Verdict};
 
 use crate::{
-    args::{DirectionArg, Observe, ObserveFormat, VerdictArg},
+    args::{Observe, ObserveFormat},
     client, output,
 };
 
 pub(crate) fn observe(args: &Observe) -> anyhow::Result<()> {
-    let mut query = format!(
-        "{}?last={}&follow={}",
+    let query = client::with_query(
         path::OBSERVE,
-        args.last,
-        args.follow
+        [
+            ("last", Some(args.last.to_string())),
+            ("follow", Some(args.follow.to_string())),
+            ("verdict", args.verdict.map(word)),
+            ("endpoint", args.endpoint.clone()),
+            ("name", args.name.clone()),
+            ("address", args.address.map(|address| address.to_string())),
+            ("port", args.port.map(|port| port.to_string())),
+            ("direction", args.direction.map(word)),
+            ("since", args.since.map(|since| since.to_string())),
+        ],
     );
-    if let Some(verdict) = args.verdict {
-        query.push_str("&verdict=");
-        query.push_str(name(verdict));
-    }
-    for (key, value) in [
-        ("endpoint", args.endpoint.clone()),
-        ("name", args.name.clone()),
-        ("address", args.address.map(|a| a.to_string())),
-        ("port", args.port.map(|p| p.to_string())),
-        ("direction", args.direction.map(|d| direction(d).to_owned())),
-        ("since", args.since.map(|t| t.to_string())),
-    ] {
-        if let Some(value) = value {
-            query.push_str(&format!("&{key}={}", client::escaped(&value)));
-        }
-    }
-    client::lines(&args.target, &query, |line| match args.output {
-        ObserveFormat::Json => output::line(line),
-        ObserveFormat::Compact => {
-            let record: FlowRecord =
-                serde_json::from_str(line).context("the enforcer speaks another version")?;
-            output::line(&record.to_string())
+    client::lines(&args.target, &query, |line| {
+        let record = || {
+            serde_json::from_str::<FlowRecord>(line).context("the enforcer speaks another version")
+        };
+        match args.output {
+            ObserveFormat::Json => output::line(line),
+            ObserveFormat::Yaml => {
+                let text = serde_saphyr::to_string(&record()?)?;
+                output::line(&format!("---\n{}", text.trim_end()))
+            }
+            ObserveFormat::Table => {
+                let record = record()?;
+                output::styled(style(record.verdict), &record.to_string())
+            }
         }
     })
 }
 
-fn direction(direction: DirectionArg) -> &'static str {
-    match direction {
-        DirectionArg::Ingress => "INGRESS",
-        DirectionArg::Egress => "EGRESS",
-    }
+/// As the argument spells it.
+fn word(value: impl ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn name(verdict: VerdictArg) -> &'static str {
-    match verdict {
-        VerdictArg::Forwarded => "FORWARDED",
-        VerdictArg::Dropped => "DROPPED",
-        VerdictArg::Error => "ERROR",
-        VerdictArg::Audit => "AUDIT",
-        VerdictArg::Redirected => "REDIRECTED",
-    }
+/// What was refused stands out on a terminal.
+fn style(verdict: Verdict) -> Style {
+    let colour = match verdict {
+        Verdict::Forwarded | Verdict::Redirected => return Style::new(),
+        Verdict::Dropped => AnsiColor::Red,
+        Verdict::Audit => AnsiColor::Yellow,
+        Verdict::Error => AnsiColor::Magenta,
+    };
+    Style::new().fg_color(Some(colour.into()))
 }

@@ -6,6 +6,7 @@
 
 use std::io::Write;
 
+use anstyle::Style;
 use serde::Serialize;
 
 use crate::args::Format;
@@ -25,8 +26,13 @@ pub(crate) fn print<T: Serialize>(
 
 /// Prints a line; a reader that went away (`| head`) is no error.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    styled(Style::new(), text)
+}
+
+/// The same in a style, which only a terminal sees, and not where `NO_COLOR` is set.
+pub(crate) fn styled(style: Style, text: &str) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match writeln!(out, "{style}{text}{style:#}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }

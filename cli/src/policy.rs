@@ -4,18 +4,18 @@
 //! Out: tables, JSON or YAML on stdout, mistakes and notes on stderr, an exit status.
 //! Not here: judging (`agent::offline`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use agent::offline::{
-    self, Decision, Difference, Mismatch, OfflineError, Options, Outcome,
+    self, Decision, OfflineError, Options, Outcome,
     scenario::{self, Fallback},
 };
-use comfy_table::{ContentArrangement, Table, presets};
 use policy::parse::{Limits, Note};
 
 use crate::{
-    args::{self, Policy},
-    output,
+    args::{self, Format, Policy},
+    findings::{self, Tested},
+    output, tables,
 };
 
 /// Everything is as it should be.
@@ -31,7 +31,8 @@ pub(crate) fn run(command: Policy) -> i32 {
         Policy::Validate {
             files,
             deny_warnings,
-        } => validate(&files, deny_warnings),
+            output,
+        } => validate(&files, deny_warnings, output.format),
         Policy::Verdict(args) => verdict(&args),
         Policy::Get {
             endpoint,
@@ -43,13 +44,14 @@ pub(crate) fn run(command: Policy) -> i32 {
             world,
             policy,
             datapath_only,
+            output,
         } => {
             let fallback = Fallback {
                 world: world.as_deref(),
                 policies: &policy,
                 options: Options { datapath_only },
             };
-            test(&scenarios, fallback)
+            test(&scenarios, fallback, output.format)
         }
     };
     done.unwrap_or_else(|error| {
@@ -58,22 +60,15 @@ pub(crate) fn run(command: Policy) -> i32 {
     })
 }
 
-fn validate(files: &[PathBuf], deny_warnings: bool) -> anyhow::Result<i32> {
+fn validate(files: &[PathBuf], deny_warnings: bool, format: Format) -> anyhow::Result<i32> {
     let checked = offline::validate(files, &Limits::default());
-    say(&checked.notes);
-    let errors = checked.errors.iter().map(ToString::to_string);
-    let advice = checked.advice.iter().map(ToString::to_string);
-    let groups = checked
-        .groups
-        .iter()
-        .map(|group| format!("{}: CiliumCIDRGroup/{} is valid", group.file, group.name));
-    let valid = checked
-        .policies
-        .iter()
-        .map(|policy| format!("{}: {} is valid", policy.file, policy.reference));
-    for line in errors.chain(advice).chain(groups).chain(valid) {
-        output::line(&line)?;
+    if format == Format::Table {
+        say(&checked.notes);
     }
+    output::print(format, &findings::validated(&checked), |found| {
+        let lines: Vec<_> = found.lines().collect();
+        lines.join("\n")
+    })?;
     Ok(if !checked.is_valid() {
         INVALID
     } else if deny_warnings && checked.has_warnings() {
@@ -125,11 +120,7 @@ fn judged(args: &args::Verdict) -> Result<Judged, Vec<OfflineError>> {
 }
 
 fn table(flows: &[[String; 3]], outcomes: &[Outcome]) -> String {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["From", "To", "Flow", "Verdict", "Egress", "Ingress"]);
+    let mut table = tables::plain(&["From", "To", "Flow", "Verdict", "Egress", "Ingress"]);
     for ([from, to, what], outcome) in flows.iter().zip(outcomes) {
         table.add_row([
             from.clone(),
@@ -140,9 +131,7 @@ fn table(flows: &[[String; 3]], outcomes: &[Outcome]) -> String {
             cell(outcome.ingress.as_ref()),
         ]);
     }
-    let text = table.to_string();
-    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
-    lines.join("\n")
+    tables::fitted(table)
 }
 
 /// One direction: the verdict and how it came about, then the policies below each other.
@@ -163,47 +152,29 @@ fn cell(decision: Option<&Decision>) -> String {
     text
 }
 
-fn test(scenarios: &[PathBuf], fallback: Fallback<'_>) -> anyhow::Result<i32> {
+fn test(scenarios: &[PathBuf], fallback: Fallback<'_>, format: Format) -> anyhow::Result<i32> {
     let mut status = FINE;
+    let mut all = Vec::new();
     for path in scenarios {
-        status = status.max(match offline::test(path, fallback) {
+        match offline::test(path, fallback) {
             Ok(tested) => {
-                say(&tested.notes);
-                report(path, tested.flows, &tested.mismatches)?
+                if format == Format::Table {
+                    say(&tested.notes);
+                }
+                let tested = findings::tested(path, tested.flows, &tested.mismatches);
+                status = status.max(if tested.ok { FINE } else { DIFFERENT });
+                all.push(tested);
             }
-            Err(errors) => complain(&errors),
-        });
-    }
-    Ok(status)
-}
-
-fn report(path: &Path, flows: usize, mismatches: &[Mismatch]) -> anyhow::Result<i32> {
-    let plural = if flows == 1 { "flow" } else { "flows" };
-    if mismatches.is_empty() {
-        output::line(&format!("ok      {}: {flows} {plural}", path.display()))?;
-        return Ok(FINE);
-    }
-    let wrong = mismatches.len();
-    output::line(&format!(
-        "FAILED  {}: {wrong} of {flows} {plural} came out otherwise",
-        path.display()
-    ))?;
-    for mismatch in mismatches {
-        output::line(&format!(
-            "  {}:{}: flows[{}]: {}",
-            mismatch.file, mismatch.line, mismatch.index, mismatch.flow
-        ))?;
-        for Difference {
-            field,
-            expected,
-            actual,
-        } in &mismatch.differences
-        {
-            output::line(&format!("    - {field}: {expected}"))?;
-            output::line(&format!("    + {field}: {actual}"))?;
+            Err(errors) => status = status.max(complain(&errors)),
         }
     }
-    Ok(DIFFERENT)
+    if format != Format::Table || !all.is_empty() {
+        output::print(format, &all, |all| {
+            let lines: Vec<_> = all.iter().flat_map(Tested::lines).collect();
+            lines.join("\n")
+        })?;
+    }
+    Ok(status)
 }
 
 fn say(notes: &[Note]) {

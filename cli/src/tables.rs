@@ -4,9 +4,9 @@
 //! Out: aligned text with the columns people know from `cilium-dbg`.
 //! Not here: JSON and YAML (`output`), the report of a run (`explain`).
 
-use std::fmt::Write;
+use std::{fmt::Write, io::IsTerminal};
 
-use agent::api::{AgentInfo, CacheRow, FqdnNames, Status};
+use agent::api::{AgentInfo, CacheRow, Cleaned, FqdnNames, Status};
 use comfy_table::{ContentArrangement, Table, presets};
 use policy::fqdn::{Fqdn, NameSelector};
 
@@ -51,7 +51,14 @@ pub(crate) fn cache(rows: &Vec<CacheRow>) -> String {
             joined(&row.ips),
         ]);
     }
-    table.to_string()
+    fitted(table)
+}
+
+pub(crate) fn cleaned(cleaned: &Cleaned) -> String {
+    format!(
+        "{} names forgotten, {} addresses closed",
+        cleaned.names, cleaned.addresses
+    )
 }
 
 pub(crate) fn names(names: &FqdnNames) -> String {
@@ -63,7 +70,7 @@ pub(crate) fn names(names: &FqdnNames) -> String {
             joined(&row.ips),
         ]);
     }
-    table.to_string()
+    fitted(table)
 }
 
 pub(crate) fn status(status: &Status) -> String {
@@ -138,14 +145,30 @@ fn agent_endpoints(agent: &AgentInfo) -> String {
 /// A table without lines, columns three spaces apart.
 pub(crate) fn plain(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
+    table.load_preset(presets::NOTHING).set_header(header);
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }
     table
+}
+
+/// The table as text: as wide as the terminal, and as wide as it likes for programs.
+pub(crate) fn fitted(table: Table) -> String {
+    let terminal = std::io::stdout().is_terminal();
+    let width = terminal.then(terminal_size::terminal_size).flatten();
+    fitted_to(table, width.map(|(width, _)| width.0))
+}
+
+fn fitted_to(mut table: Table, width: Option<u16>) -> String {
+    match width {
+        Some(width) => table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    let text = table.to_string();
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    lines.join("\n")
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {
@@ -154,4 +177,26 @@ fn joined<T: ToString>(items: &[T]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_the_terminal_and_loses_nothing() {
+        let mut table = plain(&["Endpoint", "Labels"]);
+        let labels: Vec<_> = (0..20).map(|n| format!("k8s:label{n}=value")).collect();
+        table.add_row(["1".to_owned(), labels.join(", ")]);
+        let wide = fitted_to(table.clone(), None);
+        assert_eq!(wide.lines().count(), 2, "one row is one line for programs");
+        let narrow = fitted_to(table, Some(60));
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 60),
+            "{narrow}"
+        );
+        for label in labels {
+            assert!(narrow.contains(&label), "{label} in {narrow}");
+        }
+    }
 }

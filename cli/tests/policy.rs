@@ -451,3 +451,57 @@ fn yaml_and_json_hold_the_same() {
     let verdicts = both[1].matches("- verdict: ").count();
     assert_eq!(verdicts, flows.len());
 }
+
+#[test]
+fn what_checking_and_testing_found_is_there_for_programs_too() {
+    let broken = OPEN.replace("egress:", "egres:");
+    let scenario = "world: {endpoints: [{name: a, namespace: ci, labels: {app: a}, ips: [10.0.0.1]}, \
+                    {name: b, namespace: ci, ips: [10.0.0.2]}]}\npolicy: open.yaml\nflows:\n\
+                    - {from: ci/a, to: ci/b, protocol: TCP, port: 81, expect: FORWARDED}\n";
+    let dir = folder(&[
+        ("open.yaml", OPEN),
+        ("b.yaml", &broken),
+        ("other.yaml", "apiVersion: v1\nkind: ConfigMap\n"),
+    ]);
+    let ran = policy(&["validate", "-o", "json", text(dir.path())]);
+    assert_eq!((ran.status, &*ran.err), (2, ""));
+    let found: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(found["valid"], false);
+    let of = |severity: &str| {
+        let all = found["findings"].as_array().unwrap();
+        let mut all = all.iter().filter(|one| one["severity"] == severity);
+        all.next().unwrap().clone()
+    };
+    let error = of("error");
+    assert_eq!(
+        (&error["line"], &error["field"]),
+        (&6.into(), &"spec.egres".into())
+    );
+    assert!(error["file"].as_str().unwrap().ends_with("b.yaml"));
+    assert!(
+        of("note")["message"]
+            .as_str()
+            .unwrap()
+            .contains("ConfigMap")
+    );
+    assert_eq!(
+        found["policies"][0]["name"], "CiliumNetworkPolicy/ci/open",
+        "{found}"
+    );
+    let dir = folder(&[("open.yaml", OPEN), ("scenario.yaml", scenario)]);
+    let ran = policy(&[
+        "test",
+        "-o",
+        "yaml",
+        text(&dir.path().join("scenario.yaml")),
+    ]);
+    assert_eq!((ran.status, &*ran.err), (1, ""));
+    for line in [
+        "ok: false",
+        "flows: 1",
+        "field: verdict",
+        "expected: FORWARDED",
+    ] {
+        assert!(ran.out.contains(line), "{line} in {}", ran.out);
+    }
+}

@@ -9,14 +9,17 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 use dnsproxy::ControlMsg;
 use flows::{Filter, FlowRecord};
 use fqdn_ebpf_loader::Sizes;
-use policy::{compiled::EndpointPolicy, select};
+use identity::EndpointId;
+use policy::{compiled::EndpointPolicy, fqdn::Pattern, select};
 use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
 };
 
 use crate::{
-    api::{AgentInfo, CacheRow, EndpointInfo, EndpointRow, FqdnNames, Rows, Status, Totals},
+    api::{
+        AgentInfo, CacheRow, Cleaned, EndpointInfo, EndpointRow, FqdnNames, Rows, Status, Totals,
+    },
     control::Source,
     rows, totals,
     world::CLUSTER,
@@ -81,12 +84,8 @@ impl Inspector {
 
 /// The ledgers of all shards; what a shard does not tell in time is left out.
 pub(crate) async fn ledgers(agent: &Agent) -> Vec<dnsproxy_core::CacheRow> {
-    let shards: Vec<_> = {
-        let engine = agent.engine();
-        engine.shards.iter().map(|s| s.control.clone()).collect()
-    };
     let mut all = Vec::new();
-    for shard in shards {
+    for shard in agent.controls() {
         let (answer, rows) = oneshot::channel();
         let question = ControlMsg::CacheRows {
             endpoint: None,
@@ -185,6 +184,35 @@ impl Source for Inspector {
 
     async fn cache(&self) -> Vec<CacheRow> {
         self.rows().await
+    }
+
+    async fn clean(
+        &self,
+        endpoint: Option<EndpointId>,
+        pattern: Option<Pattern>,
+    ) -> Option<Cleaned> {
+        let mut sum = Some(dnsproxy_core::Cleaned::default());
+        for shard in self.0.controls() {
+            let (answer, cleaned) = oneshot::channel();
+            let order = ControlMsg::Clean {
+                endpoint,
+                pattern: pattern.clone(),
+                answer,
+            };
+            let asked = timeout(PATIENCE, async {
+                shard.send(order).await.ok()?;
+                cleaned.await.ok()
+            });
+            match (asked.await.ok().flatten(), sum.as_mut()) {
+                (Some(cleaned), Some(sum)) => *sum += cleaned,
+                _ => sum = None,
+            }
+        }
+        // A restart must not remember what was forgotten.
+        if let Err(error) = self.0.write_journal_anew().await {
+            tracing::error!(%error, "the journal still has what was forgotten");
+        }
+        sum.map(rows::cleaned)
     }
 
     async fn names(&self) -> FqdnNames {

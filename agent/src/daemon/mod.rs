@@ -93,6 +93,29 @@ impl Agent {
     pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Where each shard of the DNS proxy takes orders.
+    pub(crate) fn controls(&self) -> Vec<mpsc::Sender<ControlMsg>> {
+        let engine = self.engine();
+        engine.shards.iter().map(|s| s.control.clone()).collect()
+    }
+
+    /// Writes the journal anew. What is learned meanwhile may lose its name, and never its grant:
+    /// that is in the maps, and numbers are written down twice.
+    pub(crate) async fn write_journal_anew(&self) -> Result<(), DaemonError> {
+        let journal = self.engine().journal();
+        let names = inspector::ledgers(self).await;
+        let boot = start::boot_id()?;
+        let mut entries = self.engine().entries();
+        entries.extend(names.into_iter().map(journal::name_line));
+        journal.rewrite(&boot, &entries);
+        for entry in self.engine().entries() {
+            if !entries.contains(&entry) {
+                journal.append(&entry);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -276,26 +299,6 @@ impl Loop {
         }
     }
 
-    /// Writes a journal that has grown long anew. What is learned meanwhile may lose its name, and
-    /// never its grant: that is in the maps, and numbers are written down twice.
-    async fn compact_journal(&mut self) -> Result<(), DaemonError> {
-        let journal = self.agent.engine().journal();
-        if !journal.is_long() {
-            return Ok(());
-        }
-        let names = inspector::ledgers(&self.agent).await;
-        let boot = start::boot_id()?;
-        let mut entries = self.agent.engine().entries();
-        entries.extend(names.into_iter().map(journal::name_line));
-        journal.rewrite(&boot, &entries);
-        for entry in self.agent.engine().entries() {
-            if !entries.contains(&entry) {
-                journal.append(&entry);
-            }
-        }
-        Ok(())
-    }
-
     async fn tick(&mut self) -> Result<(), DaemonError> {
         self.ticks = self.ticks.wrapping_add(1);
         self.look().await;
@@ -309,7 +312,10 @@ impl Loop {
         if unwatched || bad {
             self.read_policies().await;
         }
-        self.compact_journal().await?;
+        let journal = self.agent.engine().journal();
+        if journal.is_long() {
+            self.agent.write_journal_anew().await?;
+        }
         if self.ticks.is_multiple_of(COLLECT) {
             let collected = self.agent.engine().datapath.collect_identities();
             match collected {
@@ -323,18 +329,18 @@ impl Loop {
 
     /// Whether every shard still answers; one that ended ends the agent, and nothing is open.
     async fn ask_shards(&mut self) -> Result<(), DaemonError> {
-        let shards: Vec<_> = {
+        let ended = {
             let engine = self.agent.engine();
-            if engine.shards.iter().any(|shard| shard.end.is_finished()) {
-                return Err(DaemonError::System {
-                    what: "the DNS proxy; a shard of it ended",
-                    source: std::io::ErrorKind::BrokenPipe.into(),
-                });
-            }
-            engine.shards.iter().map(|s| s.control.clone()).collect()
+            engine.shards.iter().any(|shard| shard.end.is_finished())
         };
+        if ended {
+            return Err(DaemonError::System {
+                what: "the DNS proxy; a shard of it ended",
+                source: std::io::ErrorKind::BrokenPipe.into(),
+            });
+        }
         let mut all = Some(Vec::new());
-        for shard in shards {
+        for shard in self.agent.controls() {
             let (answer, counters) = oneshot::channel();
             let asked = time::timeout(PATIENCE, async {
                 shard.send(ControlMsg::Counters(answer)).await.ok()?;

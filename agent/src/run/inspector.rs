@@ -12,12 +12,13 @@ use std::sync::{
 use dnsproxy::ControlMsg;
 use flows::{Filter, FlowRecord};
 use fqdn_ebpf_loader::Datapath;
+use identity::EndpointId;
 use jiff::Timestamp;
-use policy::compiled::EndpointPolicy;
+use policy::{compiled::EndpointPolicy, fqdn::Pattern};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
-    api::{CacheRow, EndpointInfo, FqdnNames, LearnedName, Status, Totals},
+    api::{CacheRow, Cleaned, EndpointInfo, FqdnNames, LearnedName, Status, Totals},
     control::Source,
     recorder::{Recorder, WallClock},
     rows, totals,
@@ -119,6 +120,21 @@ impl Source for Inspector {
 
     async fn cache(&self) -> Vec<CacheRow> {
         self.rows().await
+    }
+
+    async fn clean(
+        &self,
+        endpoint: Option<EndpointId>,
+        pattern: Option<Pattern>,
+    ) -> Option<Cleaned> {
+        let (answer, cleaned) = oneshot::channel();
+        let order = ControlMsg::Clean {
+            endpoint,
+            pattern,
+            answer,
+        };
+        self.shard.send(order).await.ok()?;
+        Some(rows::cleaned(cleaned.await.ok()?))
     }
 
     async fn names(&self) -> FqdnNames {
