@@ -29,7 +29,7 @@ fn script(shell: &str) -> String {
 fn every_shell_gets_a_script_that_knows_the_commands() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = script(shell);
-        for word in ["observe", "cache", "clean", "bpf", "matchpattern"] {
+        for word in ["observe", "fqdn", "cache", "bpf", "since"] {
             assert!(script.contains(word), "{shell}: no {word}");
         }
     }
