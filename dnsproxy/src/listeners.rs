@@ -1,9 +1,13 @@
 //! The sockets that clients reach: listeners for what the kernel program steers, and raw sockets
 //! for what goes back.
 //!
-//! In:  a port, a mark, the network namespace of the calling thread.
-//! Out: [`Listeners`]: UDP and TCP per family, each transparent and marked, and the reply sockets.
+//! In:  ports, a mark, the network namespace of the calling thread.
+//! Out: [`Listeners`]: UDP and TCP per lane and family, each transparent and marked, and the reply
+//!      sockets.
 //! Not here: reading and writing them (`shard`, `reply`), steering (`fqdn-ebpf`).
+//!
+//! A *lane* is a port, with queues of its own: a workload that asks faster than anybody can answer
+//! fills the queues of its lane, and the queries of others do not even wait behind its own.
 
 use std::{
     io,
@@ -18,8 +22,8 @@ use crate::{connections::TcpLimits, opener::Family};
 /// Where and how to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListenerSpec {
-    /// Port on 127.0.0.1 and `[::1]`, UDP and TCP: `base + shard`.
-    pub port: u16,
+    /// Ports on 127.0.0.1 and `[::1]`, UDP and TCP; each is a lane.
+    pub ports: Vec<u16>,
     /// Mark of every socket: the kernel program steers only to sockets that carry it, and lets
     /// packets with it pass to the client as replies.
     pub mark: u32,
@@ -35,10 +39,10 @@ pub struct ListenerSpec {
 }
 
 impl ListenerSpec {
-    /// The usual values for one shard's port.
-    pub fn new(port: u16) -> Self {
+    /// The usual values for one shard's ports.
+    pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
         Self {
-            port,
+            ports: ports.into_iter().collect(),
             mark: 0xa00,
             receive_buffer: 4 << 20,
             // TEST-NET-1 (RFC 5737) and the discard prefix (RFC 6666).
@@ -49,12 +53,32 @@ impl ListenerSpec {
     }
 }
 
+/// Which lane of a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lane(pub(crate) u16);
+
+/// Where queries of some workloads come in.
+#[derive(Debug)]
+pub(crate) struct LaneSockets {
+    pub(crate) udp: UdpSocket,
+    pub(crate) tcp: TcpListener,
+}
+
 /// The sockets of one family.
 #[derive(Debug)]
 pub(crate) struct FamilySockets {
-    pub(crate) udp: UdpSocket,
-    pub(crate) tcp: TcpListener,
+    lanes: Vec<LaneSockets>,
     pub(crate) raw: Socket,
+}
+
+impl FamilySockets {
+    pub(crate) fn lane(&self, lane: Lane) -> Option<&LaneSockets> {
+        self.lanes.get(usize::from(lane.0))
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = (Lane, &LaneSockets)> {
+        (0..).map(Lane).zip(&self.lanes)
+    }
 }
 
 /// The client-facing sockets of one shard.
@@ -90,6 +114,10 @@ impl Listeners {
         self.v6.is_some()
     }
 
+    pub(crate) fn lane(&self, family: Family, lane: Lane) -> Option<&LaneSockets> {
+        self.of(family)?.lane(lane)
+    }
+
     pub(crate) fn of(&self, family: Family) -> Option<&FamilySockets> {
         match family {
             Family::V4 => Some(&self.v4),
@@ -110,13 +138,18 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn open_family(spec: &ListenerSpec, family: Family) -> io::Result<FamilySockets> {
-    let local: SocketAddr = match family {
-        Family::V4 => (Ipv4Addr::LOCALHOST, spec.port).into(),
-        Family::V6 => (Ipv6Addr::LOCALHOST, spec.port).into(),
+    let lane = |port: &u16| -> io::Result<LaneSockets> {
+        let local: SocketAddr = match family {
+            Family::V4 => (Ipv4Addr::LOCALHOST, *port).into(),
+            Family::V6 => (Ipv6Addr::LOCALHOST, *port).into(),
+        };
+        Ok(LaneSockets {
+            udp: udp_listener(spec, local).map_err(|error| explain(error, "udp", local))?,
+            tcp: tcp_listener(spec, local).map_err(|error| explain(error, "tcp", local))?,
+        })
     };
     Ok(FamilySockets {
-        udp: udp_listener(spec, local).map_err(|error| explain(error, "udp", local))?,
-        tcp: tcp_listener(spec, local).map_err(|error| explain(error, "tcp", local))?,
+        lanes: spec.ports.iter().map(lane).collect::<io::Result<_>>()?,
         raw: reply_socket(spec, family)
             .map_err(|error| explain(error, "raw reply", reply_bind(spec, family)))?,
     })

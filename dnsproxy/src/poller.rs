@@ -6,7 +6,8 @@
 //!
 //! One epoll instance of the shard's own holds all sockets and is itself the only descriptor that
 //! the runtime watches: hundreds of upstream sockets and thousands of connections cost neither a
-//! task nor a place in a `select!`. Level-triggered, so that whoever reads only a part is reminded.
+//! task nor a place in a `select!`. Level-triggered, so that whoever reads only a part is reminded; who was told of last is told of first, so no
+//! socket that is always ready keeps another from its turn.
 
 use std::{
     io,
@@ -20,7 +21,7 @@ use nix::{
 };
 use tokio::io::{Interest as RuntimeInterest, unix::AsyncFd};
 
-use crate::opener::Family;
+use crate::{listeners::Lane, opener::Family};
 
 /// Events per system call.
 const BATCH: usize = 128;
@@ -28,10 +29,10 @@ const BATCH: usize = 128;
 /// Which socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Token {
-    /// The UDP listener of a family.
-    Datagrams(Family),
-    /// The TCP listener of a family.
-    Connects(Family),
+    /// The UDP listener of a lane and family.
+    Datagrams(Family, Lane),
+    /// The TCP listener of a lane and family.
+    Connects(Family, Lane),
     /// A source port towards resolvers.
     Port(PortToken),
     /// A client's connection.
@@ -164,8 +165,8 @@ const NUMBER: u64 = (1 << 56) - 1;
 impl Token {
     fn encode(self) -> u64 {
         let (kind, detail, number) = match self {
-            Self::Datagrams(family) => (1, 0, bit(family)),
-            Self::Connects(family) => (2, 0, bit(family)),
+            Self::Datagrams(family, lane) => (1, bit(family), u64::from(lane.0)),
+            Self::Connects(family, lane) => (2, bit(family), u64::from(lane.0)),
             Self::Port(port) => (
                 3,
                 bit(port.family) | u64::from(port.second) << 1,
@@ -180,8 +181,8 @@ impl Token {
     fn decode(raw: u64) -> Option<Self> {
         let (detail, number) = (raw >> 56 & 0xf, raw & NUMBER);
         Some(match raw >> 60 {
-            1 => Self::Datagrams(family(number)),
-            2 => Self::Connects(family(number)),
+            1 => Self::Datagrams(family(detail), Lane(u16::try_from(number).ok()?)),
+            2 => Self::Connects(family(detail), Lane(u16::try_from(number).ok()?)),
             3 => Self::Port(PortToken {
                 family: family(detail & 1),
                 slot: PortSlot(u16::try_from(number).ok()?),
@@ -220,10 +221,10 @@ mod tests {
             })
         });
         for token in [
-            Token::Datagrams(Family::V4),
-            Token::Datagrams(Family::V6),
-            Token::Connects(Family::V4),
-            Token::Connects(Family::V6),
+            Token::Datagrams(Family::V4, Lane(0)),
+            Token::Datagrams(Family::V6, Lane(u16::MAX)),
+            Token::Connects(Family::V4, Lane(u16::MAX)),
+            Token::Connects(Family::V6, Lane(0)),
             Token::Client(ConnectionId(0)),
             Token::Client(ConnectionId(NUMBER)),
             Token::Resolver(ConnectionId(NUMBER), 15),

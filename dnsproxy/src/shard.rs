@@ -26,7 +26,7 @@ use crate::{
     connections::Connections,
     control::{ControlMsg, ShardCounters},
     datagram::{Inbox, Kind},
-    listeners::Listeners,
+    listeners::{Lane, Listeners},
     opener::{Family, PerFamily},
     poller::{Event, Interest, Poller, PortToken, Token},
     reply::Replies,
@@ -130,8 +130,14 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
         let poller = Poller::new()?;
         for family in [Family::V4, Family::V6] {
             if let Some(sockets) = listeners.of(family) {
-                poller.add(&sockets.udp, Token::Datagrams(family), Interest::READ)?;
-                poller.add(&sockets.tcp, Token::Connects(family), Interest::READ)?;
+                for (lane, sockets) in sockets.lanes() {
+                    let (udp, tcp) = (
+                        Token::Datagrams(family, lane),
+                        Token::Connects(family, lane),
+                    );
+                    poller.add(&sockets.udp, udp, Interest::READ)?;
+                    poller.add(&sockets.tcp, tcp, Interest::READ)?;
+                }
             }
         }
         Ok(Self {
@@ -166,16 +172,16 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
     fn serve(&mut self, event: Event) {
         let now = now();
         match event.token {
-            Token::Datagrams(family) => self.serve_datagrams(now, family),
-            Token::Connects(family) => self.serve_connects(now, family),
+            Token::Datagrams(family, lane) => self.serve_datagrams(now, family, lane),
+            Token::Connects(family, lane) => self.serve_connects(now, family, lane),
             Token::Port(port) => self.serve_port(now, port),
             Token::Client(id) => self.serve_client(now, id, event.broken),
             Token::Resolver(id, index) => self.serve_resolver(now, id, index, event.broken),
         }
     }
 
-    fn serve_datagrams(&mut self, now: Moment, family: Family) {
-        let Some(sockets) = self.listeners.of(family) else {
+    fn serve_datagrams(&mut self, now: Moment, family: Family, lane: Lane) {
+        let Some(sockets) = self.listeners.lane(family, lane) else {
             return;
         };
         let (core, endpoints, counters) = (&mut self.core, &self.endpoints, &mut self.counters);
@@ -209,9 +215,9 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
         self.carry_out(now);
     }
 
-    fn serve_connects(&mut self, now: Moment, family: Family) {
+    fn serve_connects(&mut self, now: Moment, family: Family, lane: Lane) {
         for _ in 0..ACCEPTS {
-            let Some(sockets) = self.listeners.of(family) else {
+            let Some(sockets) = self.listeners.lane(family, lane) else {
                 return;
             };
             match sockets.tcp.accept() {

@@ -43,6 +43,9 @@ use super::{
 /// Query records that may wait for the recorder; what does not fit is counted.
 const RECORDS: usize = 65_536;
 
+/// Bytes of queries that may wait in a lane: as many queries as an endpoint may have in flight.
+const LANE_BYTES: usize = 1 << 20;
+
 /// Sets up, serves, takes down.
 pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
     let control = Control::bind(&config.socket).map_err(|source| DaemonError::File {
@@ -172,7 +175,8 @@ fn shard(
 ) -> Result<ShardThread, DaemonError> {
     let listeners = Listeners::open(&ListenerSpec {
         mark: config.steering.reply_mark,
-        ..ListenerSpec::new(config.steering.port.saturating_add(number))
+        receive_buffer: LANE_BYTES,
+        ..ListenerSpec::new(config.steering.ports(number))
     })
     .map_err(DaemonError::system("the DNS proxy's sockets"))?;
     let core = Core::new(

@@ -93,7 +93,7 @@ impl Enforcement {
             steering.install()?;
             let listeners = Listeners::open(&ListenerSpec {
                 mark: marks.from_proxy,
-                ..ListenerSpec::new(PORT_BASE)
+                ..ListenerSpec::new([PORT_BASE])
             })
             .map_err(RunError::system("the DNS proxy's sockets"))?;
             Ok((attached, listeners))

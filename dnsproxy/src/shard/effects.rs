@@ -14,6 +14,7 @@ use dnsproxy_core::{
 use super::Shard;
 use crate::{
     connections::Lost,
+    listeners::FamilySockets,
     opener::Family,
     poller::{Interest, Token},
 };
@@ -154,12 +155,12 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
 
     pub(super) fn watch_connects(&self, interest: Interest) {
         for family in [Family::V4, Family::V6] {
-            if let Some(sockets) = self.listeners.of(family)
-                && let Err(error) =
-                    self.poller
-                        .change(&sockets.tcp, Token::Connects(family), interest)
-            {
-                tracing::warn!(%error, "watching a listener failed");
+            let lanes = self.listeners.of(family).into_iter();
+            for (lane, sockets) in lanes.flat_map(FamilySockets::lanes) {
+                let token = Token::Connects(family, lane);
+                if let Err(error) = self.poller.change(&sockets.tcp, token, interest) {
+                    tracing::warn!(%error, "watching a listener failed");
+                }
             }
         }
     }

@@ -128,7 +128,7 @@ impl World {
         let records = Arc::new(Mutex::new(Vec::new()));
         let spec = ListenerSpec {
             tcp,
-            ..ListenerSpec::new(PORT)
+            ..ListenerSpec::new([PORT])
         };
         let listeners = gateway.run(|| Listeners::open(&spec)).unwrap().unwrap();
         assert!(listeners.has_ipv6());

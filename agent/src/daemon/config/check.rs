@@ -25,7 +25,7 @@ impl Config {
         if steering.shards == 0 || steering.shards > 64 {
             return wrong("steering.shards", "must be 1 to 64".to_owned());
         }
-        if steering.port == 0 || steering.port.checked_add(steering.shards).is_none() {
+        if steering.port == 0 || steering.port.checked_add(steering.lanes()).is_none() {
             return wrong(
                 "steering.port",
                 "the listeners' ports must be 1 to 65535".to_owned(),

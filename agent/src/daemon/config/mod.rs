@@ -128,7 +128,7 @@ impl Config {
         DatapathConfig::new(
             self.steering.marks(),
             self.steering.port,
-            self.steering.shards,
+            self.steering.lanes(),
         )
         .with_events(self.limits.events_per_second, burst)
     }

@@ -82,6 +82,8 @@ pub(crate) struct SteeringConfig {
     pub(crate) port: u16,
     /// Threads of the DNS proxy.
     pub(crate) shards: u16,
+    /// Ports of the listeners. An endpoint's queries wait in those of one of them.
+    lanes: u16,
 }
 
 impl Default for SteeringConfig {
@@ -93,17 +95,34 @@ impl Default for SteeringConfig {
             mask: marks.mask,
             table: 2004,
             priority: 9,
-            port: 8053,
+            port: 61_053,
             shards: std::thread::available_parallelism()
                 .ok()
                 .and_then(|count| u16::try_from(count.get()).ok())
                 .unwrap_or(1)
                 .min(4),
+            lanes: 64,
         }
     }
 }
 
 impl SteeringConfig {
+    /// Every shard has as many ports.
+    pub(crate) const fn lanes(&self) -> u16 {
+        let shards = if self.shards == 0 { 1 } else { self.shards };
+        let rounds = self.lanes.div_ceil(shards);
+        let rounds = if rounds == 0 { 1 } else { rounds };
+        rounds.saturating_mul(shards)
+    }
+
+    /// The ports of a shard: those to which the kernel programs steer its endpoints.
+    pub(crate) fn ports(&self, shard: u16) -> impl Iterator<Item = u16> + use<> {
+        let base = self.port;
+        (shard..self.lanes())
+            .step_by(usize::from(self.shards.max(1)))
+            .map(move |lane| base.saturating_add(lane))
+    }
+
     pub(crate) const fn marks(&self) -> Marks {
         Marks {
             mask: self.mask,
