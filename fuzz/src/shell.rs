@@ -89,12 +89,13 @@ impl Shell {
             id: *id,
             addresses: vec![address_of(*id)],
             policy: policy.clone(),
+            next: None,
             audit: self.audit,
         });
         let snapshot = Snapshot {
             revision: self.revision,
             endpoints: endpoints.collect(),
-            trusted: [TRUSTED].into(),
+            trusted: [(TRUSTED, 53).into()].into(),
             ..Snapshot::default()
         };
         self.core.handle_snapshot(self.now, snapshot);

@@ -197,23 +197,13 @@ impl Loop {
     /// Reads the policy files and puts what they say in force, if all of it is good.
     async fn read_policies(&mut self) {
         let read = self.files.read().await;
-        let applied = read.and_then(|policies| {
-            let mut engine = self.agent.engine();
-            if engine.has_policies() && engine.policies() == policies {
-                return Ok(false);
+        let applied = match read {
+            Ok(policies) => {
+                let applied = self.apply(policies).await;
+                applied.map_err(|error| vec![error.to_string()])
             }
-            warn_about(&policies);
-            let began = time::Instant::now();
-            engine
-                .apply(policies)
-                .map_err(|error| vec![error.to_string()])?;
-            tracing::info!(
-                policies = engine.policies().len(),
-                took = ?began.elapsed(),
-                "policies in force"
-            );
-            Ok(true)
-        });
+            Err(mistakes) => Err(mistakes),
+        };
         let changed = {
             let mut health = self.agent.health();
             health.watch_problem = self.files.problem().map(str::to_owned);
@@ -246,6 +236,34 @@ impl Loop {
             self.tell().await;
             self.look().await;
         }
+    }
+
+    /// Puts policies in force; false when they are already.
+    async fn apply(&mut self, policies: Vec<policy::model::Policy>) -> Result<bool, DaemonError> {
+        let began = time::Instant::now();
+        {
+            let mut engine = self.agent.engine();
+            if engine.has_policies() && engine.policies() == policies {
+                return Ok(false);
+            }
+            warn_about(&policies);
+            engine.prepare(policies)?;
+        }
+        // Names are matched against both sets before the kernel changes from one to the other. A
+        // shard's answer to anything shows that it did.
+        self.tell().await;
+        self.ask_shards().await?;
+        let committed = self.agent.engine().commit();
+        if committed.is_err() {
+            self.tell().await;
+        }
+        committed?;
+        tracing::info!(
+            policies = self.agent.engine().policies().len(),
+            took = ?began.elapsed(),
+            "policies in force"
+        );
+        Ok(true)
     }
 
     /// Looks at the interfaces and makes endpoints agree with them.

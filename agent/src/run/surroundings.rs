@@ -87,13 +87,8 @@ impl Surroundings {
             .known
             .gateway
             .iter()
-            .copied()
-            .chain(
-                self.resolvers
-                    .iter()
-                    .filter(|resolver| resolver.port() == DNS_PORT)
-                    .map(SocketAddr::ip),
-            )
+            .map(|gateway| SocketAddr::new(*gateway, DNS_PORT))
+            .chain(self.resolvers.iter().copied())
             .collect();
         Snapshot {
             revision: self.revision,
@@ -101,6 +96,7 @@ impl Surroundings {
                 id: ENDPOINT,
                 addresses: self.known.pod.clone(),
                 policy: Arc::clone(&world.policy),
+                next: None,
                 audit: self.audit,
             }],
             book: Arc::new(self.book.clone()),

@@ -77,19 +77,8 @@ impl Core {
                 self.forget(*endpoint);
             }
         }
-        let changed: Vec<_> = self
-            .knowledge
-            .workloads
-            .iter()
-            .filter(|(id, workload)| {
-                before
-                    .workload(**id)
-                    .is_some_and(|old| old.policy != workload.policy)
-            })
-            .map(|(id, workload)| (*id, workload.policy.clone()))
-            .collect();
-        for (endpoint, policy) in changed {
-            let changes = self.ledger.rematch(now, endpoint, &policy);
+        for (endpoint, workload) in self.knowledge.changed_since(&before) {
+            let changes = self.ledger.rematch(now, endpoint, &workload);
             self.install_upkeep(changes);
         }
         let upstreams: BTreeSet<_> = self.knowledge.redirects.values().flatten().collect();
@@ -110,12 +99,12 @@ impl Core {
         self.ledger.restore_learned(now, learned);
         for name in restored.names {
             if let Some(workload) = self.knowledge.workloads.get(&name.endpoint) {
-                self.ledger.restore_name(now, &workload.policy, name);
+                self.ledger.restore_name(now, workload, name);
             }
         }
         for endpoint in endpoints {
             if let Some(workload) = self.knowledge.workloads.get(&endpoint) {
-                let changes = self.ledger.rematch(now, endpoint, &workload.policy);
+                let changes = self.ledger.rematch(now, endpoint, workload);
                 self.install_upkeep(changes);
             }
         }

@@ -10,11 +10,11 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use identity::EndpointId;
-use policy::compiled::EndpointPolicy;
 
 use crate::{
     Batch, BatchId, Core, Effect, GrantChange, InstallFailed, Installed, Moment, QueryVerdict,
     WriteError,
+    knowledge::Workload,
     ledger::{Lesson, Undo},
     refusal::Info,
     reply::Outcome,
@@ -45,18 +45,18 @@ pub(crate) struct PendingAnswer {
     outcome: Outcome,
     lesson: Lesson,
     undo: Undo,
-    /// The policy it was judged under.
-    policy: Arc<EndpointPolicy>,
+    /// What it was judged under.
+    workload: Arc<Workload>,
     attempts: u8,
 }
 
 impl PendingAnswer {
-    pub(crate) fn new(outcome: Outcome, lesson: Lesson, policy: Arc<EndpointPolicy>) -> Self {
+    pub(crate) fn new(outcome: Outcome, lesson: Lesson, workload: Arc<Workload>) -> Self {
         Self {
             outcome,
             lesson,
             undo: Undo::default(),
-            policy,
+            workload,
             attempts: 0,
         }
     }
@@ -112,17 +112,16 @@ impl Core {
             outcome,
             lesson,
             undo,
-            policy,
+            workload,
             attempts,
         } = answer;
-        let Some(workload) = self.knowledge.workload(lesson.endpoint) else {
+        let Some(in_force) = self.knowledge.workload(lesson.endpoint).cloned() else {
             return;
         };
-        let in_force = workload.policy.clone();
         self.ledger.written(proof.batch(), &lesson, &undo);
-        let same_policy = Arc::ptr_eq(&in_force, &policy)
+        let same = Arc::ptr_eq(&in_force, &workload)
             || in_force.selectors_matching(&lesson.name) == lesson.set;
-        if !same_policy {
+        if !same {
             return self.judge(now, outcome, &in_force);
         }
         if self.ledger.confirm(now, &lesson) {
@@ -142,7 +141,7 @@ impl Core {
             outcome,
             lesson,
             undo: Undo::default(),
-            policy,
+            workload,
             attempts,
         };
         if attempts < MAX_ATTEMPTS {

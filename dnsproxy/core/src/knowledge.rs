@@ -10,32 +10,68 @@ use std::{
     sync::Arc,
 };
 
-use identity::{AddressBook, EndpointId, IdentityId};
-use policy::compiled::EndpointPolicy;
+use identity::{AddressBook, EndpointId, IdentityId, SelectorId, SelectorSet};
+use policy::{compiled::EndpointPolicy, fqdn::Fqdn};
 
-use crate::Snapshot;
+use crate::{Snapshot, query::canonical};
 
 /// What the core knows about one endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Workload {
     pub(crate) policy: Arc<EndpointPolicy>,
+    pub(crate) next: Option<Arc<EndpointPolicy>>,
     pub(crate) audit: bool,
+}
+
+impl Workload {
+    /// The selectors that a name matches, of the policy in force and of the one that comes next.
+    pub(crate) fn selectors_matching(&self, name: &Fqdn) -> SelectorSet {
+        let set = self.policy.selectors_matching(name);
+        match &self.next {
+            None => set,
+            Some(next) => set.union(&next.selectors_matching(name)),
+        }
+    }
+
+    /// Whether a selector is one of either.
+    pub(crate) fn has(&self, selector: SelectorId) -> bool {
+        std::iter::once(&self.policy)
+            .chain(&self.next)
+            .any(|policy| policy.selectors.get(selector).is_some())
+    }
+
+    /// Whether names mean the same as under another.
+    fn same_names(&self, other: &Self) -> bool {
+        self.policy == other.policy && self.next == other.next
+    }
 }
 
 /// The snapshot in force, indexed.
 #[derive(Default, Debug)]
 pub(crate) struct Knowledge {
     pub(crate) revision: u64,
-    pub(crate) workloads: BTreeMap<EndpointId, Workload>,
+    pub(crate) workloads: BTreeMap<EndpointId, Arc<Workload>>,
     pub(crate) book: Arc<AddressBook>,
-    pub(crate) trusted: BTreeSet<IpAddr>,
+    pub(crate) trusted: BTreeSet<SocketAddr>,
     pub(crate) redirects: BTreeMap<IpAddr, Vec<SocketAddr>>,
     pub(crate) node_addresses: BTreeSet<IpAddr>,
 }
 
 impl Knowledge {
-    pub(crate) fn workload(&self, endpoint: EndpointId) -> Option<&Workload> {
+    pub(crate) fn workload(&self, endpoint: EndpointId) -> Option<&Arc<Workload>> {
         self.workloads.get(&endpoint)
+    }
+
+    /// The workloads that were known before and whose names mean something else than before.
+    pub(crate) fn changed_since(&self, before: &Self) -> Vec<(EndpointId, Arc<Workload>)> {
+        self.workloads
+            .iter()
+            .filter(|(id, workload)| {
+                let old = before.workload(**id);
+                old.is_some_and(|old| !old.same_names(workload))
+            })
+            .map(|(id, workload)| (*id, Arc::clone(workload)))
+            .collect()
     }
 
     pub(crate) fn identity(&self, address: IpAddr) -> IdentityId {
@@ -43,9 +79,9 @@ impl Knowledge {
     }
 
     /// Whether answers of the server a client asked teach anything.
-    pub(crate) fn teaches(&self, server: IpAddr) -> bool {
-        let server = server.to_canonical();
-        self.trusted.contains(&server) || self.redirects.contains_key(&server)
+    pub(crate) fn teaches(&self, server: SocketAddr) -> bool {
+        let server = canonical(server);
+        self.trusted.contains(&server) || self.redirects.contains_key(&server.ip())
     }
 
     /// The resolvers to ask when a client asks `server`.
@@ -68,7 +104,6 @@ impl Knowledge {
 
 impl From<Snapshot> for Knowledge {
     fn from(snapshot: Snapshot) -> Self {
-        let canonical = |set: BTreeSet<IpAddr>| set.iter().map(IpAddr::to_canonical).collect();
         Self {
             revision: snapshot.revision,
             workloads: snapshot
@@ -77,19 +112,24 @@ impl From<Snapshot> for Knowledge {
                 .map(|e| {
                     let workload = Workload {
                         policy: e.policy,
+                        next: e.next,
                         audit: e.audit,
                     };
-                    (e.id, workload)
+                    (e.id, Arc::new(workload))
                 })
                 .collect(),
             book: snapshot.book,
-            trusted: canonical(snapshot.trusted),
+            trusted: snapshot.trusted.into_iter().map(canonical).collect(),
             redirects: snapshot
                 .redirects
                 .into_iter()
                 .map(|(asked, upstreams)| (asked.to_canonical(), upstreams))
                 .collect(),
-            node_addresses: canonical(snapshot.node_addresses),
+            node_addresses: snapshot
+                .node_addresses
+                .iter()
+                .map(IpAddr::to_canonical)
+                .collect(),
         }
     }
 }

@@ -18,10 +18,7 @@
 //!
 //! Clients that speak EDNS get an extended error (RFC 8914) with every refusal.
 
-use std::{
-    net::{SocketAddr, SocketAddrV6},
-    sync::Arc,
-};
+use std::net::{SocketAddr, SocketAddrV6};
 
 use policy::compiled::{DnsVerdict, EndpointPolicy};
 use smallvec::SmallVec;
@@ -29,7 +26,6 @@ use smallvec::SmallVec;
 use crate::{
     Client, Core, Effect, ExchangeId, Moment, PortSlot, QueryRecord, QueryVerdict, RefuseWith, Via,
     exchange::{Exchange, NoId},
-    knowledge::Workload,
     refusal::{self, Info},
     wire::{self, Header, Question, number, rcode},
 };
@@ -73,8 +69,7 @@ impl Core {
             question: question.as_ref().ok(),
             edns: edns.unwrap_or(None),
         };
-        let Some(Workload { policy, audit }) = self.knowledge.workload(client.endpoint).cloned()
-        else {
+        let Some(workload) = self.knowledge.workload(client.endpoint).cloned() else {
             return self.reject(
                 rejected,
                 rcode::SERVFAIL,
@@ -82,6 +77,7 @@ impl Core {
                 "this endpoint is not known",
             );
         };
+        let audit = workload.audit;
         if header.opcode() != 0 && !audit {
             return self.reject(
                 rejected,
@@ -114,7 +110,7 @@ impl Core {
             self.counters.repeated += 1;
             return self.send(exchange, server, via, id, &client, message.to_vec());
         }
-        if let Some(refusal) = self.refusal(now, &policy, &client, question) {
+        if let Some(refusal) = self.refusal(now, &workload.policy, &client, question) {
             self.counters.refused += 1;
             if !audit {
                 return self.refuse(rejected, refusal);
@@ -247,7 +243,7 @@ impl Core {
     fn refusal(
         &self,
         now: Moment,
-        policy: &Arc<EndpointPolicy>,
+        policy: &EndpointPolicy,
         client: &Client,
         question: &Question,
     ) -> Option<Refusal> {

@@ -13,7 +13,6 @@ use std::{
     sync::Arc,
 };
 
-use policy::compiled::EndpointPolicy;
 use smallvec::SmallVec;
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     answer::{self, Answer},
     exchange::{Exchange, NoId, Pairing},
     install::PendingAnswer,
+    knowledge::Workload,
     ledger::Lesson,
     query::canonical,
     rebinding,
@@ -160,16 +160,11 @@ impl Core {
             );
             return self.fail(now, outcome.exchange, Info::Other, reason);
         }
-        self.judge(now, outcome, &workload.policy);
+        self.judge(now, outcome, &workload);
     }
 
     /// What an answer teaches under a policy.
-    pub(crate) fn judge(
-        &mut self,
-        now: Moment,
-        mut outcome: Outcome,
-        policy: &Arc<EndpointPolicy>,
-    ) {
+    pub(crate) fn judge(&mut self, now: Moment, mut outcome: Outcome, workload: &Arc<Workload>) {
         if outcome.rcode != rcode::NOERROR {
             return self.pass(now, outcome, "the response code is an error");
         }
@@ -179,7 +174,7 @@ impl Core {
         let (Some(ttl), false) = (outcome.answer.ttl, outcome.answer.addresses.is_empty()) else {
             return self.pass(now, outcome, "it has no address for the name");
         };
-        if !self.knowledge.teaches(outcome.exchange.client.server.ip()) {
+        if !self.knowledge.teaches(outcome.exchange.client.server) {
             return self.pass(now, outcome, "the server is not a trusted resolver");
         }
         let (setting, knowledge) = (&self.config.rebinding, &self.knowledge);
@@ -194,7 +189,7 @@ impl Core {
             return self.pass(now, outcome, "no name may open its addresses");
         }
         let name = outcome.exchange.question.name.clone();
-        let set = policy.selectors_matching(&name);
+        let set = workload.selectors_matching(&name);
         let lesson = Lesson {
             endpoint: outcome.exchange.client.endpoint,
             name,
@@ -221,7 +216,10 @@ impl Core {
             );
             return self.fail(now, outcome.exchange, Info::Other, reason);
         }
-        self.teach(now, PendingAnswer::new(outcome, lesson, policy.clone()));
+        self.teach(
+            now,
+            PendingAnswer::new(outcome, lesson, Arc::clone(workload)),
+        );
     }
 
     /// Asks the next resolver; gives the exchange back when there is none.

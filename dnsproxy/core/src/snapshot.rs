@@ -24,8 +24,8 @@ pub struct Snapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// Which identity an address has.
     pub book: Arc<AddressBook>,
-    /// Resolvers whose answers teach.
-    pub trusted: BTreeSet<IpAddr>,
+    /// Resolvers whose answers teach: what else listens on such an address is somebody else.
+    pub trusted: BTreeSet<SocketAddr>,
     /// Queries to these addresses go to other resolvers, which are tried in order. Such an
     /// address is trusted: whoever configured the redirect chose the resolvers.
     pub redirects: BTreeMap<IpAddr, Vec<SocketAddr>>,
@@ -42,6 +42,10 @@ pub struct EndpointSnapshot {
     pub addresses: Vec<IpAddr>,
     /// What it may do.
     pub policy: Arc<EndpointPolicy>,
+    /// What it may do next, while a change is under way. Names are matched against both, so that
+    /// the kernel can change from one to the other with everything learned in place: what it opens
+    /// is decided there, by the policy in force.
+    pub next: Option<Arc<EndpointPolicy>>,
     /// Nothing is refused, everything is recorded.
     pub audit: bool,
 }

@@ -110,9 +110,10 @@ impl Shell {
                     id: EndpointId::new(7),
                     addresses: vec!["10.0.0.7".parse().unwrap()],
                     policy: Arc::new(policy),
+                    next: None,
                     audit: false,
                 }],
-                trusted: [resolver.ip()].into(),
+                trusted: [resolver].into(),
                 ..Snapshot::default()
             },
         );

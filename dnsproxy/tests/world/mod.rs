@@ -248,10 +248,11 @@ pub fn snapshot(revision: u64, id: EndpointId) -> Snapshot {
             id,
             addresses: vec![CLIENT4.parse().unwrap(), CLIENT6.parse().unwrap()],
             policy: Arc::new(policy.sorted()),
+            next: None,
             audit: false,
         }],
         trusted: [RESOLVER4, RESOLVER6, OWN4]
-            .map(|address| address.parse().unwrap())
+            .map(|address| SocketAddr::new(address.parse().unwrap(), 53))
             .into(),
         ..Snapshot::default()
     }

@@ -379,10 +379,7 @@ fn fresh(
     scratch.case.peers = Peers {
         identity,
         learned: if ipcache::names_count_for(identity) {
-            env.learned(&LearnedKey::new(endpoint.id(), peer), |learned| {
-                learned.live(meta.now)
-            })
-            .unwrap_or([0; SLOTS])
+            live(env, meta, endpoint, peer)
         } else {
             [0; SLOTS]
         },
@@ -484,11 +481,19 @@ fn again(
         port: key.policy_port(opened),
     };
     env.judge(&mut scratch.case);
+    let mut carried_by = before.learned;
+    if matches!(scratch.case.judgement.action, Action::Deny) && ipcache::names_count_for(identity) {
+        // The rule behind the name it was opened by is gone. What would open it anew carries it on:
+        // another selector may stand for the same name.
+        scratch.case.peers.learned = live(env, meta, endpoint, key.peer());
+        env.judge(&mut scratch.case);
+        carried_by = scratch.case.judgement.learned;
+    }
     let judgement = scratch.case.judgement;
     match judgement.action {
         Action::Allow => {
             let mut opening = opening(&judgement, identity, sighting);
-            opening.learned = before.learned;
+            opening.learned = carried_by;
             // Gone in the meantime means judged as new with the next packet.
             let _ = env.flow(slot, key, |flow| flow.renew(sighting, &opening));
             Ok(Verdict::Pass(Passed::Renewed))
@@ -508,6 +513,15 @@ fn again(
             }
         }
     }
+}
+
+/// What names taught about an address and is not over.
+#[inline(always)]
+fn live(env: &impl Env, meta: &Meta, endpoint: &Endpoint, peer: Addr) -> [u32; SLOTS] {
+    env.learned(&LearnedKey::new(endpoint.id(), peer), |learned| {
+        learned.live(meta.now)
+    })
+    .unwrap_or([0; SLOTS])
 }
 
 #[inline(always)]

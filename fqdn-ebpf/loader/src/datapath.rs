@@ -290,6 +290,15 @@ impl Datapath {
         self.shared.lock().register(id, policy)
     }
 
+    /// Says which policy an endpoint will be given next: what names teach it from here on has
+    /// entries in that one too. Setting the endpoint, or removing that policy, ends this.
+    ///
+    /// # Errors
+    /// A full map, an unknown policy; the policy is to be removed then.
+    pub fn announce(&mut self, endpoint: EndpointId, next: PolicyId) -> Result<(), MapError> {
+        self.shared.lock().announce(endpoint, next)
+    }
+
     /// Takes a policy's entries out of the kernel.
     ///
     /// # Errors

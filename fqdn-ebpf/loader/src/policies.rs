@@ -39,6 +39,8 @@ struct Registered {
 #[derive(Debug, Default)]
 struct Live {
     policies: [Option<PolicyId>; 2],
+    /// The policy that will be enforced next, while a change is under way.
+    next: Option<PolicyId>,
     /// Ephemeral identities that its LEARNED entries were given, each with its selectors.
     identities: BTreeMap<IdentityId, SelectorSet>,
 }
@@ -147,6 +149,9 @@ impl Policies {
                 endpoint: *endpoint,
             });
         }
+        for live in self.endpoints.values_mut() {
+            live.next = live.next.filter(|next| *next != id);
+        }
         if let Some(gone) = self.registered.remove(&id) {
             erase(&mut self.map, &gone.keys);
         }
@@ -163,6 +168,20 @@ impl Policies {
             })
     }
 
+    /// Says which policy comes next for an endpoint: from here on every identity its names are given
+    /// has entries in it too, those it already has included.
+    pub(crate) fn announce(
+        &mut self,
+        endpoint: EndpointId,
+        next: PolicyId,
+    ) -> Result<(), MapError> {
+        self.complete_known(endpoint, next)?;
+        if let Some(live) = self.endpoints.get_mut(&endpoint) {
+            live.next = Some(next);
+        }
+        Ok(())
+    }
+
     /// Makes these policies the endpoint's: from here on every identity its names are given has
     /// entries in them, those it already has included. On failure the old ones stay. Returns the
     /// ones before.
@@ -172,9 +191,16 @@ impl Policies {
         policies: [Option<PolicyId>; 2],
     ) -> Result<[Option<PolicyId>; 2], MapError> {
         for id in policies.iter().flatten() {
-            if !self.registered.contains_key(id) {
-                return Err(MapError::NoPolicy(id.get()));
-            }
+            self.complete_known(endpoint, *id)?;
+        }
+        let live = self.endpoints.entry(endpoint).or_default();
+        live.next = None;
+        Ok(std::mem::replace(&mut live.policies, policies))
+    }
+
+    fn complete_known(&mut self, endpoint: EndpointId, id: PolicyId) -> Result<(), MapError> {
+        if !self.registered.contains_key(&id) {
+            return Err(MapError::NoPolicy(id.get()));
         }
         let known: Vec<_> = self.endpoints.get(&endpoint).map_or_else(Vec::new, |live| {
             live.identities
@@ -183,12 +209,9 @@ impl Policies {
                 .collect()
         });
         for (identity, set) in &known {
-            for id in policies.iter().flatten() {
-                self.complete(*id, *identity, set)?;
-            }
+            self.complete(id, *identity, set)?;
         }
-        let live = self.endpoints.entry(endpoint).or_default();
-        Ok(std::mem::replace(&mut live.policies, policies))
+        Ok(())
     }
 
     /// Undoes [`Self::enlist`].
@@ -212,7 +235,8 @@ impl Policies {
         let Some(live) = self.endpoints.get(&endpoint) else {
             return Err(NotReady::NoEndpoint);
         };
-        let policies = live.policies;
+        let [enforced, shadow] = live.policies;
+        let policies = [enforced, shadow, live.next];
         let identity = {
             let mut identities = self
                 .identities

@@ -10,9 +10,10 @@
 //! ```text
 //! limit in-flight|names|addresses|addresses-per-name|unmatched|names-per-address N
 //! setting refuse-with nxdomain | withhold-private | allow PREFIX      (before anything else)
-//! trust IP… ; redirect IP to IP… ; identity IP N ; node IP
+//! trust IP[:PORT]… ; redirect IP to IP… ; identity IP N ; node IP
 //! endpoint N IP [audit]           a workload whose every name may be asked
 //! fqdn N NAME|PATTERN…            its toFQDNs selectors (replaces)
+//! coming N NAME|PATTERN…          what they will be after the change under way (`fqdn` ends it)
 //! dns N NAME|PATTERN…             its rules.dns names (replaces)
 //! gone N                          the workload is deleted
 //! apply                           a snapshot of all that

@@ -27,6 +27,8 @@ struct Workload {
     address: IpAddr,
     audit: bool,
     fqdn: Vec<String>,
+    /// Its selectors after the change that is under way.
+    coming: Option<Vec<String>>,
     dns: Option<Vec<String>>,
 }
 
@@ -52,7 +54,7 @@ impl World {
             ["setting", "allow", prefix] => self.config.rebinding.allow.push(prefix.parse()?),
             ["trust", servers @ ..] => {
                 for server in servers {
-                    self.snapshot.trusted.insert(server.parse()?);
+                    self.snapshot.trusted.insert(self::server(server)?);
                 }
             }
             ["redirect", address, "to", upstreams @ ..] => {
@@ -72,12 +74,19 @@ impl World {
                     address: address.parse()?,
                     audit: mode == ["audit"],
                     fqdn: Vec::new(),
+                    coming: None,
                     dns: None,
                 };
                 self.workloads.insert(number.parse()?, workload);
             }
             ["fqdn", number, selectors @ ..] => {
-                self.workload(number)?.fqdn = selectors.iter().map(ToString::to_string).collect();
+                let workload = self.workload(number)?;
+                workload.fqdn = selectors.iter().map(ToString::to_string).collect();
+                workload.coming = None;
+            }
+            ["coming", number, selectors @ ..] => {
+                self.workload(number)?.coming =
+                    Some(selectors.iter().map(ToString::to_string).collect());
             }
             ["dns", number, selectors @ ..] => {
                 self.workload(number)?.dns =
@@ -111,7 +120,11 @@ impl World {
                 Ok(EndpointSnapshot {
                     id: EndpointId::new(*number),
                     addresses: vec![workload.address],
-                    policy: Arc::new(self.policy(workload)?),
+                    policy: Arc::new(self.policy(workload, &workload.fqdn)?),
+                    next: match &workload.coming {
+                        Some(coming) => Some(Arc::new(self.policy(workload, coming)?)),
+                        None => None,
+                    },
                     audit: workload.audit,
                 })
             })
@@ -139,9 +152,8 @@ impl World {
         Ok(())
     }
 
-    fn policy(&mut self, workload: &Workload) -> Result<EndpointPolicy> {
-        let selectors = workload
-            .fqdn
+    fn policy(&mut self, workload: &Workload, names: &[String]) -> Result<EndpointPolicy> {
+        let selectors = names
             .iter()
             .map(|text| Ok((self.selector(text), selector(text)?)))
             .collect::<Result<Vec<_>>>()?;

@@ -42,8 +42,10 @@ scripts! {
     a_query_is_not_a_reply
     added_rule_opens_at_once
     address_quota_evicts_the_endpoints_own_oldest
+    another_port_of_a_trusted_server_teaches_nothing
     audit_never_costs_an_answer
     casing_is_preserved_end_to_end
+    changing_selectors_takes_nothing_away_in_between
     cleaned_names_open_nothing
     closed_connection_waits_for_nothing
     cname_chain_belongs_to_the_queried_name

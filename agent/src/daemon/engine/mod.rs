@@ -13,7 +13,7 @@ mod records;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -37,6 +37,9 @@ use super::{
     workload::Workload,
 };
 
+/// Where resolvers listen.
+const DNS_PORT: u16 = 53;
+
 /// A policy in the kernel.
 #[derive(Clone, Debug)]
 struct Installed {
@@ -57,6 +60,8 @@ pub(crate) struct Engine {
     /// None until a first set of policies was good: nothing is enforced by halves.
     installed: Option<BTreeMap<LabelSet, Installed>>,
     policies: Vec<Policy>,
+    /// What is on its way into force.
+    coming: Option<policies::Coming>,
     prefixes: BTreeMap<IpNet, IdentityId>,
     resolvers: Vec<(IpAddr, Option<IdentityId>)>,
     node: Vec<IpAddr>,
@@ -124,6 +129,7 @@ impl Engine {
             clock,
             installed: None,
             policies: Vec::new(),
+            coming: None,
             prefixes: BTreeMap::new(),
             resolvers,
             node: Vec::new(),
@@ -195,7 +201,10 @@ impl Engine {
                     revision: self.revision,
                     endpoints,
                     book: Arc::clone(&self.book),
-                    trusted: self.resolvers.iter().map(|(address, _)| *address).collect(),
+                    trusted: self
+                        .resolvers()
+                        .map(|address| SocketAddr::new(address, DNS_PORT))
+                        .collect(),
                     redirects: BTreeMap::new(),
                     node_addresses: self.node.iter().copied().collect(),
                 };
@@ -209,6 +218,10 @@ impl Engine {
             id: workload.enforced.as_ref()?.id,
             addresses: workload.config.addresses.clone(),
             policy: self.policy_of(workload)?,
+            next: self
+                .coming
+                .as_ref()
+                .and_then(|coming| coming.policy_of(workload)),
             audit: workload.config.audit,
         })
     }

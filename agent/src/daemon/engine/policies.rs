@@ -1,24 +1,50 @@
 //! Policies into the kernel, all or none of them.
 //!
 //! In:  policies as they were read.
-//! Out: new policy numbers with their entries; one write an endpoint that makes it use them.
+//! Out: new policy numbers with their entries; then one write an endpoint that makes it use them.
 //! Not here: reading files (`files`), compiling (`catalog`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fqdn_ebpf_loader::PolicyId;
 use identity::{IdentityId, LabelSet};
 use ipnet::IpNet;
-use policy::model::Policy;
+use policy::{compiled::EndpointPolicy, model::Policy};
 
 use super::{
-    super::{catalog::Compiled, error::DaemonError, workload::Enforced},
+    super::{
+        catalog::Compiled,
+        error::DaemonError,
+        workload::{Enforced, Workload},
+    },
     Engine, Installed,
 };
 
+/// Policies that are in the kernel and not in force.
+#[derive(Debug)]
+pub(super) struct Coming {
+    policies: Vec<Policy>,
+    next: BTreeMap<LabelSet, Installed>,
+    /// The numbers among them that are new.
+    added: Vec<PolicyId>,
+}
+
+impl Coming {
+    /// What comes next for a workload.
+    pub(super) fn policy_of(&self, workload: &Workload) -> Option<Arc<EndpointPolicy>> {
+        let installed = self.next.get(&workload.labels)?;
+        Some(Arc::clone(&installed.policy))
+    }
+}
+
 impl Engine {
-    /// Puts policies in force, all or none of them. What was in force before stays on failure.
-    pub(crate) fn apply(&mut self, policies: Vec<Policy>) -> Result<(), DaemonError> {
+    /// Puts policies into the kernel, all or none of them, without any endpoint using them yet. From
+    /// here on names are to be matched against them too (`snapshots`), so that nothing learned is
+    /// missing at the moment they are put in force. What was in force stays so.
+    pub(crate) fn prepare(&mut self, policies: Vec<Policy>) -> Result<(), DaemonError> {
         let wanted = policy::compile::prefixes(&policies);
         let mut all: BTreeSet<IpNet> = self.prefixes.keys().copied().collect();
         let before = all.clone();
@@ -26,50 +52,83 @@ impl Engine {
         let numbered = self.catalog.prefixes(&all)?;
         if all != before {
             // Addresses are about to get other numbers: the policies in force must know them
-            // first, or what they allow would be refused for a moment.
+            // first, or what they allow would be refused for a moment. Their selectors are the
+            // same, so names mean what they meant.
             if self.installed.is_some() {
                 let current = self.policies.clone();
-                self.install(&current, &numbered)?;
+                let coming = self.write(current, &numbered)?;
+                self.put_in_force(coming)?;
             }
             self.prefixes = numbered.clone();
             self.write_book()?;
         }
+        let coming = self.write(policies, &numbered)?;
+        self.coming = Some(coming);
+        Ok(())
+    }
+
+    /// Puts what was prepared in force, in one write an endpoint; what was in force before stays on
+    /// failure.
+    pub(crate) fn commit(&mut self) -> Result<(), DaemonError> {
+        let Some(coming) = self.coming.take() else {
+            return Ok(());
+        };
         let first = self.installed.is_none();
-        self.install(&policies, &numbered)?;
-        self.policies = policies;
-        if first {
-            self.write_book()?;
-        }
-        if wanted != all {
-            for (prefix, number) in &numbered {
-                if !wanted.contains(prefix) {
-                    self.prefixes.remove(prefix);
-                    self.catalog.locals().forget(*number);
-                }
+        let wanted = policy::compile::prefixes(&coming.policies);
+        self.put_in_force(coming)?;
+        let unused: Vec<IpNet> = self
+            .prefixes
+            .keys()
+            .filter(|prefix| !wanted.contains(prefix))
+            .copied()
+            .collect();
+        for prefix in &unused {
+            if let Some(number) = self.prefixes.remove(prefix) {
+                self.catalog.locals().forget(number);
             }
+        }
+        if first || !unused.is_empty() {
             self.write_book()?;
         }
         self.retell();
         Ok(())
     }
 
-    /// Compiles, writes new policy numbers, swaps every endpoint over in one write each, and
-    /// takes the old numbers out.
-    fn install(
+    /// Compiles policies and writes new policy numbers; every identity that names were given, or are
+    /// given from here on, has entries in them.
+    fn write(
         &mut self,
-        policies: &[Policy],
+        policies: Vec<Policy>,
         prefixes: &BTreeMap<IpNet, IdentityId>,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<Coming, DaemonError> {
         let subjects: BTreeSet<LabelSet> =
             self.workloads.values().map(|w| w.labels.clone()).collect();
-        let compiled = self.catalog.compile(policies, prefixes, &subjects)?;
+        let compiled = self.catalog.compile(&policies, prefixes, &subjects)?;
         let before = self.installed.clone().unwrap_or_default();
         let mut next = BTreeMap::new();
         let mut added = Vec::new();
-        if let Err(error) = self.write_policies(compiled, &before, &mut next, &mut added) {
+        let written = self
+            .write_policies(compiled, &before, &mut next, &mut added)
+            .and_then(|()| self.announce(&next));
+        if let Err(error) = written {
             self.withdraw(&added);
             return Err(error);
         }
+        Ok(Coming {
+            policies,
+            next,
+            added,
+        })
+    }
+
+    /// Swaps every endpoint over and takes the old numbers out.
+    fn put_in_force(&mut self, coming: Coming) -> Result<(), DaemonError> {
+        let Coming {
+            policies,
+            next,
+            added,
+        } = coming;
+        let before = self.installed.clone().unwrap_or_default();
         if let Err(error) = self.swap(&next) {
             // Those that were swapped already go back; their old entries are still there.
             if let Err(error) = self.swap(&before) {
@@ -85,7 +144,23 @@ impl Engine {
             .filter(|id| !kept.contains(id))
             .collect();
         self.installed = Some(next);
+        self.policies = policies;
         self.withdraw(&old);
+        Ok(())
+    }
+
+    /// Says which policy comes next for each endpoint that gets another one.
+    fn announce(&mut self, policies: &BTreeMap<LabelSet, Installed>) -> Result<(), DaemonError> {
+        for workload in self.workloads.values() {
+            let (Some(installed), Some(enforced)) =
+                (policies.get(&workload.labels), &workload.enforced)
+            else {
+                continue;
+            };
+            if enforced.policy != installed.id {
+                self.datapath.announce(enforced.id, installed.id)?;
+            }
+        }
         Ok(())
     }
 

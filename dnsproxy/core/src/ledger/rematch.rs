@@ -1,6 +1,6 @@
 //! What a changed policy means for names that were resolved before.
 //!
-//! In:  the endpoint's new policy.
+//! In:  the endpoint's new policy, or the two that a change is between.
 //! Out: changes that open what an added rule allows, and close what a removed one allowed, without
 //!      a new lookup.
 //! Not here: POLICY entries (`fqdn-ebpf/loader`).
@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use identity::{EndpointId, SelectorSet};
-use policy::{compiled::EndpointPolicy, fqdn::Fqdn};
+use policy::fqdn::Fqdn;
 
 use super::{
     Due, Ledger,
@@ -16,7 +16,7 @@ use super::{
     entry::{Entry, SLACK, Slots},
     names::NameEntry,
 };
-use crate::{GrantChange, Learned, Limits, Moment};
+use crate::{GrantChange, Learned, Limits, Moment, knowledge::Workload};
 
 /// A name leads to an address until `expires`; it matched `was`, and matches `set` from here on.
 struct Claim {
@@ -34,14 +34,14 @@ impl Ledger {
         &mut self,
         now: Moment,
         endpoint: EndpointId,
-        policy: &EndpointPolicy,
+        workload: &Workload,
     ) -> Vec<GrantChange> {
         let Some(book) = self.books.get_mut(&endpoint) else {
             return Vec::new();
         };
         let before = book.slots(now);
-        let claims = book.sort_names(now, endpoint, policy, &self.limits, &mut self.due);
-        book.rewrite_rows(now, policy, claims, self.limits.names_per_address);
+        let claims = book.sort_names(now, endpoint, workload, &self.limits, &mut self.due);
+        book.rewrite_rows(now, workload, claims, self.limits.names_per_address);
         book.agree(now, endpoint, &before, &self.limits, &mut self.due)
     }
 }
@@ -60,7 +60,7 @@ impl Book {
         &mut self,
         now: Moment,
         endpoint: EndpointId,
-        policy: &EndpointPolicy,
+        workload: &Workload,
         limits: &Limits,
         queue: &mut Queue,
     ) -> Claims {
@@ -77,7 +77,7 @@ impl Book {
             if entry.addresses.is_empty() {
                 continue;
             }
-            let was = std::mem::replace(&mut entry.set, policy.selectors_matching(&name));
+            let was = std::mem::replace(&mut entry.set, workload.selectors_matching(&name));
             for (address, expires) in &entry.addresses {
                 claims.entry(*address).or_default().push(Claim {
                     name: name.clone(),
@@ -116,7 +116,7 @@ impl Book {
     fn rewrite_rows(
         &mut self,
         now: Moment,
-        policy: &EndpointPolicy,
+        workload: &Workload,
         claims: Claims,
         names_per_address: usize,
     ) {
@@ -126,9 +126,7 @@ impl Book {
                 let explained = claims
                     .iter()
                     .any(|claim| claim.was == row.set && claim.expires.after(SLACK) >= row.expires);
-                let kept = row
-                    .set
-                    .retain(|selector| policy.selectors.get(selector).is_some());
+                let kept = row.set.retain(|selector| workload.has(selector));
                 if !explained && !kept.is_empty() {
                     entry.extend(now, &kept, row.expires);
                 }

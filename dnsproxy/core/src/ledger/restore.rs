@@ -6,10 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use policy::compiled::EndpointPolicy;
-
 use super::{Due, Ledger, entry::Entry, names::NameEntry};
-use crate::{Learned, Moment, RestoredName};
+use crate::{Learned, Moment, RestoredName, knowledge::Workload};
 
 impl Ledger {
     /// Enters what the kernel holds. It is the truth about what is open.
@@ -43,7 +41,7 @@ impl Ledger {
     pub(crate) fn restore_name(
         &mut self,
         now: Moment,
-        policy: &EndpointPolicy,
+        workload: &Workload,
         restored: RestoredName,
     ) {
         let RestoredName {
@@ -53,7 +51,7 @@ impl Ledger {
             looked_up,
             addresses,
         } = restored;
-        let set = policy.selectors_matching(&name);
+        let set = workload.selectors_matching(&name);
         let book = self.books.entry(endpoint).or_default();
         let mut open = BTreeMap::new();
         for (address, expires) in addresses {

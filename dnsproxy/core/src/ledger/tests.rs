@@ -1,6 +1,6 @@
 //! The ledger against the obvious one, through whatever happens to it.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use identity::{EndpointId, SelectorId, SelectorSet};
 use policy::{
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::{Ledger, Lesson};
 use crate::{
     Batch, BatchId, GrantChange, Learned, LearnedSlot, LearnedWriter, Limits, MAX_SLOTS, Moment,
-    WriteError,
+    WriteError, knowledge::Workload,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -75,6 +75,7 @@ enum Step {
     Policy {
         endpoint: u32,
         selectors: [bool; 4],
+        announced: bool,
     },
     Clean {
         endpoint: u32,
@@ -99,8 +100,12 @@ fn step() -> impl Strategy<Value = Step> {
                 ttl,
                 fail_in,
             }),
-        1 => (0..2u32, any::<[bool; 4]>())
-            .prop_map(|(endpoint, selectors)| Step::Policy { endpoint, selectors }),
+        1 => (0..2u32, any::<[bool; 4]>(), any::<bool>())
+            .prop_map(|(endpoint, selectors, announced)| Step::Policy {
+                endpoint,
+                selectors,
+                announced,
+            }),
         1 => (0..2u32, proptest::option::weighted(0.8, 0..SELECTORS.len()))
             .prop_map(|(endpoint, pattern)| Step::Clean { endpoint, pattern }),
         3 => (1..150u64).prop_map(Step::Wait),
@@ -162,14 +167,19 @@ impl Both {
             Step::Policy {
                 endpoint,
                 selectors,
+                announced,
             } => {
-                let policy = policy(selectors);
                 let id = EndpointId::new(endpoint);
-                let changes = self.real.rematch(self.now(), id, &policy);
-                assert!(self.install(changes).1);
-                self.obvious.rematch(id, |name| {
-                    policy.selectors_matching(&Fqdn::parse(name).unwrap())
-                });
+                let policy = policy(selectors);
+                let mut workload = workload(&self.policies[endpoint as usize]);
+                if announced {
+                    workload.next = Some(Arc::new(policy.clone()));
+                    self.rematch(id, &workload);
+                    self.agree();
+                }
+                workload.policy = Arc::new(policy.clone());
+                workload.next = None;
+                self.rematch(id, &workload);
                 self.policies[endpoint as usize] = policy;
             }
             Step::Clean { endpoint, pattern } => {
@@ -186,6 +196,14 @@ impl Both {
             }
             Step::Wait(seconds) => self.wait(self.now + seconds * SECOND),
         }
+    }
+
+    fn rematch(&mut self, endpoint: EndpointId, workload: &Workload) {
+        let changes = self.real.rematch(self.now(), endpoint, workload);
+        assert!(self.install(changes).1);
+        self.obvious.rematch(endpoint, |name| {
+            workload.selectors_matching(&Fqdn::parse(name).unwrap())
+        });
     }
 
     fn answer(
@@ -314,6 +332,14 @@ impl Both {
                 assert!(allowed, "{}", context());
             }
         }
+    }
+}
+
+fn workload(policy: &EndpointPolicy) -> Workload {
+    Workload {
+        policy: Arc::new(policy.clone()),
+        next: None,
+        audit: false,
     }
 }
 

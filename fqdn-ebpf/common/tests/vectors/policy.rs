@@ -56,6 +56,10 @@ pub(super) const VECTORS: &[Vector] = &[
         "re-judging keeps the learned identity, expired or not",
         rejudge_learned,
     ),
+    (
+        "re-judging goes by the names that count, when the rule behind the one it was opened by is gone",
+        rejudge_by_other_names,
+    ),
     ("ingress by identity; node local or forwarded", from_node),
     ("ICMP echo by type, both directions apart", ping),
     ("DNS is steered, its replies pass by mark", steering),
@@ -427,6 +431,25 @@ fn rejudge_learned(bench: &mut dyn Bench) {
     // The name's rule goes: cut.
     bench.install(&egress(&[]));
     bench.expect(At::From, &web(1020).out(ACK), DENIED);
+}
+
+fn rejudge_by_other_names(bench: &mut dyn Bench) {
+    let one = |name| egress(&[allow(Peer::Name(name), port(TCP, 443))]);
+    bench.install(&one(1));
+    bench.learn(WEB4.into(), &[(1, true)]);
+    bench.expect(At::From, &web(1021).out(SYN), NEW);
+    // Another selector for the same name, known before the rules change.
+    bench.learn(WEB4.into(), &[(1, true), (2, true)]);
+    bench.install(&one(2));
+    bench.expect(At::To, &web(1021).back(SYN_ACK), RENEWED);
+    // From here on that one carries it, over or not.
+    bench.learn(WEB4.into(), &[(2, false)]);
+    bench.install(&one(2));
+    bench.expect(At::From, &web(1021).out(ACK), RENEWED);
+    // A name that is over opens nothing anew, and so carries nothing on.
+    bench.learn(WEB4.into(), &[(3, false)]);
+    bench.install(&one(3));
+    bench.expect(At::From, &web(1021).out(ACK), DENIED);
 }
 
 fn from_node(bench: &mut dyn Bench) {
