@@ -10,7 +10,7 @@ use agent::{
     api::Report,
     pod,
     policies::{self, LoadError},
-    run::{RunLimits, RunSpec},
+    run::{Attach, RunLimits, RunSpec},
 };
 use identity::Label;
 use policy::{parse::Limits, shorthand};
@@ -113,6 +113,11 @@ fn specification(args: &args::Run) -> Result<RunSpec, Vec<String>> {
         ipv6: match args.ipv6 {
             args::Ipv6::Auto => pod::Ipv6::Auto,
             args::Ipv6::Off => pod::Ipv6::Off,
+        },
+        attach: match args.attach {
+            args::AttachBy::Auto => Attach::Auto,
+            args::AttachBy::Tcx => Attach::Tcx,
+            args::AttachBy::Clsact => Attach::Clsact,
         },
         limits: RunLimits {
             min_ttl: Duration::from_secs(args.min_ttl),

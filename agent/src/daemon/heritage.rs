@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::PoisonError};
 
 use dnsproxy::ControlMsg;
 use dnsproxy_core::{Learned, LearnedSlot, MAX_SLOTS, Moment, Restored, RestoredName};
-use fqdn_ebpf_loader::{Adopted, Pins};
+use fqdn_ebpf_loader::{Adopted, Pins, clear_filters};
 use identity::{EndpointId, LocalIdentity};
 use policy::fqdn::Fqdn;
 use tokio::sync::mpsc;
@@ -37,6 +37,15 @@ impl Engine {
         let Some(heritage) = &self.heritage else {
             return Ok(None);
         };
+        // Where no predecessor's program was, it enforced nothing: this is another interface, with
+        // a number that was free again.
+        if !workload
+            .attached
+            .as_ref()
+            .is_some_and(|(_, attached)| attached.inherited())
+        {
+            return Ok(None);
+        }
         let own: BTreeSet<_> = workload
             .config
             .addresses
@@ -164,7 +173,7 @@ impl Engine {
             .collect())
     }
 
-    /// Lets go of links and maps that nothing of ours uses.
+    /// Lets go of links, filters and maps that nothing of ours uses.
     fn retain_pins(&self) {
         let interfaces: Vec<_> = self
             .workloads
@@ -174,8 +183,9 @@ impl Engine {
         let sizes = self.config.sizes.into();
         let retained =
             Pins::open(&self.config.state.pins, &sizes).and_then(|pins| pins.retain(&interfaces));
+        let retained = retained.and_then(|()| clear_filters(&interfaces));
         if let Err(error) = retained {
-            tracing::warn!(%error, "pins of a predecessor stay");
+            tracing::warn!(%error, "what a predecessor attached stays");
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Links {
     /// Numbers of interfaces that went since the picture before. One that is in this picture all
     /// the same is another one.
     pub(crate) gone: BTreeSet<u32>,
+    /// Somebody changed since then what runs at the hooks of some interface.
+    pub(crate) filters: bool,
     pub(crate) addresses: Vec<IpAddr>,
 }
 
@@ -66,6 +68,7 @@ pub(crate) struct Watch {
     pub(crate) handle: Handle,
     notices: BoxStream<'static, Notice>,
     gone: BTreeSet<u32>,
+    filters: bool,
     /// Something changed while the last picture was taken.
     again: bool,
 }
@@ -79,8 +82,16 @@ impl fmt::Debug for Watch {
     }
 }
 
-/// Something about a link or an address changed; the number of a link that went.
-type Notice = Option<u32>;
+/// What changed.
+#[derive(Clone, Copy, Debug)]
+enum Notice {
+    /// The link by this number went.
+    Gone(u32),
+    /// Filters of an interface, or what holds them.
+    Filters,
+    /// Something else about links and addresses.
+    Other,
+}
 
 impl Watch {
     /// Starts on the current runtime, in the network namespace of the calling thread.
@@ -89,13 +100,15 @@ impl Watch {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Tc,
         ])
         .map_err(DaemonError::system("the link watcher"))?;
         tokio::spawn(connection);
         Ok(Self {
             handle,
-            notices: messages.map(|(message, _)| gone(&message)).boxed(),
+            notices: messages.map(|(message, _)| notice(&message)).boxed(),
             gone: BTreeSet::new(),
+            filters: false,
             again: false,
         })
     }
@@ -107,7 +120,7 @@ impl Watch {
             return;
         }
         match self.notices.next().await {
-            Some(notice) => self.gone.extend(notice),
+            Some(notice) => self.note(notice),
             // The kernel closed the socket; the caller's timer goes on.
             None => std::future::pending().await,
         }
@@ -117,10 +130,18 @@ impl Watch {
     fn drain(&mut self) -> bool {
         let mut any = false;
         while let Some(Some(notice)) = self.notices.next().now_or_never() {
-            self.gone.extend(notice);
+            self.note(notice);
             any = true;
         }
         any
+    }
+
+    fn note(&mut self, notice: Notice) {
+        match notice {
+            Notice::Gone(index) => drop(self.gone.insert(index)),
+            Notice::Filters => self.filters = true,
+            Notice::Other => {}
+        }
     }
 
     /// Every link and address at this moment, and what went before it.
@@ -131,6 +152,7 @@ impl Watch {
         self.again |= self.drain();
         Ok(Links {
             gone: std::mem::take(&mut self.gone),
+            filters: std::mem::take(&mut self.filters),
             ..links
         })
     }
@@ -171,6 +193,7 @@ impl Watch {
                 .map(|link| (link.index, link))
                 .collect(),
             gone: BTreeSet::new(),
+            filters: false,
             addresses: all,
         })
     }
@@ -189,16 +212,21 @@ impl Watch {
     }
 }
 
-/// The number of the link that a message says is gone. A port that leaves its bridge is said to be
-/// gone too, by the bridge.
-fn gone(message: &NetlinkMessage<RouteNetlinkMessage>) -> Notice {
-    match &message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
-            if link.header.interface_family == AddressFamily::Unspec =>
-        {
-            Some(link.header.index)
+/// What a message says. A port that leaves its bridge is said to be gone too, by the bridge.
+fn notice(message: &NetlinkMessage<RouteNetlinkMessage>) -> Notice {
+    use RouteNetlinkMessage as M;
+    let NetlinkPayload::InnerMessage(message) = &message.payload else {
+        return Notice::Other;
+    };
+    match message {
+        M::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
+            Notice::Gone(link.header.index)
         }
-        _ => None,
+        M::NewTrafficFilter(_)
+        | M::DelTrafficFilter(_)
+        | M::NewQueueDiscipline(_)
+        | M::DelQueueDiscipline(_) => Notice::Filters,
+        _ => Notice::Other,
     }
 }
 
@@ -261,6 +289,7 @@ impl Links {
                 })
                 .collect(),
             gone: BTreeSet::new(),
+            filters: false,
             addresses: Vec::new(),
         }
     }

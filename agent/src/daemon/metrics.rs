@@ -204,6 +204,13 @@ fn state(agent: &Agent, registry: &mut Registry) {
         let policies: Gauge = Gauge::default();
         policies.set(i64::try_from(engine.policies().len()).unwrap_or(i64::MAX));
         registry.register("policies", "Policies in force", policies);
+        let put_right = Counter::<u64>::default();
+        put_right.inc_by(engine.put_right());
+        registry.register(
+            "attachments_restored",
+            "Programs that others had removed from their hook or pushed back there",
+            put_right,
+        );
         fill(&engine, registry);
     }
     registry.register("endpoints", "Configured endpoints, by state", endpoints);

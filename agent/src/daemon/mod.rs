@@ -51,6 +51,8 @@ use network::Network;
 
 /// How often everything is looked at again, whatever was noticed.
 const TICK: Duration = Duration::from_secs(2);
+/// Ticks between two looks at what is attached; filters tell when they change, links do not.
+const LOOK_AFTER: u32 = 2;
 /// Ticks between two collections of identities nobody uses any more.
 const COLLECT: u32 = 15;
 /// Events taken in at a time.
@@ -287,6 +289,9 @@ impl Loop {
             let told = engine.node_addresses(&links.addresses);
             // Whatever became of that: what is gone is told once.
             let reconciled = engine.reconcile(&places, &links.gone);
+            if links.filters {
+                engine.look_after();
+            }
             let changed = reconciled || told? || before == 0;
             (changed, engine.come_into_heritage(dnsproxy::now())?)
         };
@@ -319,6 +324,9 @@ impl Loop {
 
     async fn tick(&mut self) -> Result<(), DaemonError> {
         self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(LOOK_AFTER) {
+            self.agent.engine().look_after();
+        }
         self.look().await;
         let (unwatched, bad) = {
             let health = self.agent.health();

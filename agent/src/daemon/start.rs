@@ -18,7 +18,7 @@ use std::{
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Core, QueryRecord, QueryVerdict, TtlBounds};
-use fqdn_ebpf_loader::{Datapath, Pins, Sizes};
+use fqdn_ebpf_loader::{Datapath, Pins, Sizes, clear_filters};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
@@ -103,6 +103,7 @@ pub(super) async fn remove(config: &Config) -> Result<(), DaemonError> {
         path: config.state.pins.clone(),
         source,
     })?;
+    clear_filters(&[]).map_err(DaemonError::system("the filters of clsact"))?;
     let watch = Watch::start()?;
     let network = Network::install(&watch.handle, &config.steering).await?;
     network.remove(&watch.handle).await;

@@ -25,6 +25,8 @@ pub(crate) struct Workload {
     pub(crate) identity: IdentityId,
     /// The interface the programs are at.
     pub(crate) attached: Option<(u32, Attached)>,
+    /// Whether its programs could not be put back where they belong.
+    pub(crate) loose: bool,
     /// Its record in the kernel.
     pub(crate) enforced: Option<Enforced>,
     /// Why it is not enforced, or not as it should be.
@@ -74,6 +76,7 @@ impl Workload {
             labels,
             identity,
             attached: None,
+            loose: false,
             enforced: None,
             problem: None,
         }
@@ -213,7 +216,9 @@ mod tests {
             (1, "veth", true),
             (2, "tun", true),
             (3, "netkit", false),
-            (4, "bond", false),
+            (4, "macvlan", false),
+            (5, "ipvlan", false),
+            (6, "bond", false),
         ] {
             let links = Links::of(&[(index, "x", kind, None)]);
             assert_eq!(

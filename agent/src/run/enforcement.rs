@@ -14,7 +14,7 @@ use std::{
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Config as DnsConfig, Core, QueryRecord};
-use fqdn_ebpf_loader::{Attach, Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes};
+use fqdn_ebpf_loader::{Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes};
 use identity::{EndpointId, LocalIdentities};
 use tokio::sync::mpsc;
 
@@ -89,7 +89,7 @@ impl Enforcement {
         let (attached, listeners) = pod.in_gateway(|| -> Result<_, RunError> {
             let interface = nix::net::if_::if_indextoname(ifindex)
                 .map_err(|error| RunError::system("the pod's interface")(error.into()))?;
-            let attached = datapath.attach(&interface.to_string_lossy(), Attach::Auto)?;
+            let attached = datapath.attach(&interface.to_string_lossy(), spec.attach)?;
             steering.install()?;
             let listeners = Listeners::open(&ListenerSpec {
                 mark: marks.from_proxy,

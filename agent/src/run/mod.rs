@@ -14,6 +14,7 @@ mod surroundings;
 
 use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use fqdn_ebpf_loader::Attach;
 use identity::{Label, LocalIdentities};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use policy::{model::Policy, select};
@@ -49,6 +50,8 @@ pub struct RunSpec {
     pub allow_sudo: bool,
     /// IPv6 in the pod.
     pub ipv6: Ipv6,
+    /// How the programs are attached.
+    pub attach: Attach,
     /// How long and how many.
     pub limits: RunLimits,
     /// The soft limit on descriptors for the command; none for namegate's own.

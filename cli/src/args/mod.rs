@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use observe::{Observe, ObserveFormat};
 pub(crate) use policy::{Policy, Verdict};
-pub(crate) use run::{Ipv6, Run};
+pub(crate) use run::{AttachBy, Ipv6, Run};
 
 /// Egress by name, enforced in the kernel.
 #[derive(Debug, Parser)]

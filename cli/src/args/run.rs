@@ -71,6 +71,10 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = Ipv6::Auto)]
     pub(crate) ipv6: Ipv6,
 
+    /// How the kernel programs are attached.
+    #[arg(long, value_enum, default_value_t = AttachBy::Auto)]
+    pub(crate) attach: AttachBy,
+
     /// Shortest time a resolved address stays allowed, in seconds, whatever its TTL.
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
@@ -98,6 +102,16 @@ pub(crate) struct Run {
     /// The command and its arguments.
     #[arg(required = true, last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum AttachBy {
+    /// tcx where the kernel has it (Linux 6.6), else clsact.
+    Auto,
+    /// tcx only.
+    Tcx,
+    /// clsact only.
+    Clsact,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

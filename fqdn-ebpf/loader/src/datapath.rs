@@ -27,8 +27,8 @@ use policy::compiled::EndpointPolicy;
 
 use crate::{
     Attach, AttachError, Attached, Counters, EndpointSpec, Events, FlowRow, LearnedRow, LoadError,
-    MapError, Metrics, PolicyRow, Program, Ran, Run, Sizes, Writer,
-    attach::{self, Hook},
+    MapError, Metrics, PolicyRow, Program, Ran, Run, Sizes, Standing, Writer,
+    attach::{self, FROM_POD, Hook, TO_POD},
     dump,
     error::chain,
     ipcache::{Addresses, IpCache, Prefixes},
@@ -41,9 +41,6 @@ use crate::{
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/namegate-tc.o"));
-
-const FROM_POD: &str = "tc_from_pod";
-const TO_POD: &str = "tc_to_pod";
 
 pub(crate) type Endpoints = Table<IfIndex, Endpoint, 4, { size_of::<Endpoint>() }>;
 pub(crate) type IfIndex = [u8; 4];
@@ -173,44 +170,18 @@ impl Datapath {
     /// # Errors
     /// No such interface, or the kernel refused.
     pub fn attach(&mut self, interface: &str, how: Attach) -> Result<Attached, AttachError> {
-        let mut from_pod = None;
-        let mut to_pod = None;
-        for (name, program) in self.programs.programs_mut() {
-            let Ok(program) = <&mut SchedClassifier>::try_from(program) else {
-                continue;
-            };
-            match name {
-                FROM_POD => from_pod = Some(program),
-                TO_POD => to_pod = Some(program),
-                _ => {}
-            }
-        }
-        let (Some(from_pod), Some(to_pod)) = (from_pod, to_pod) else {
-            return Err(AttachError::Failed {
-                program: FROM_POD,
-                interface: interface.to_owned(),
-                how: "tcx",
-                reason: "the object has no such program".to_owned(),
-            });
-        };
-        let hooks = [
-            Hook {
-                name: FROM_POD,
-                program: from_pod,
-                at: TcAttachType::Ingress,
-            },
-            Hook {
-                name: TO_POD,
-                program: to_pod,
-                at: TcAttachType::Egress,
-            },
-        ];
-        match &self.pins {
-            Some(pins) if how != Attach::Clsact => {
-                attach::attach_pinned(hooks, interface, how, pins)
-            }
-            _ => attach::attach(hooks, interface, how),
-        }
+        let mut hooks = hooks(&mut self.programs, interface)?;
+        attach::attach(&mut hooks, interface, how, self.pins.as_ref())
+    }
+
+    /// Looks whether both programs are still attached and first in their chains, and sees to it
+    /// that they are. Returns how each was found: what the workload sends, what it is sent.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn look_after(&mut self, attached: &mut Attached) -> Result<[Standing; 2], AttachError> {
+        let mut hooks = hooks(&mut self.programs, attached.interface())?;
+        attach::ensure(attached, &mut hooks)
     }
 
     /// Says which workload is behind an interface and what holds for it. Its policies must be set
@@ -483,6 +454,42 @@ fn program<'a>(
             kind: "program",
             name,
         })
+}
+
+/// Both programs, and where they go at an interface.
+fn hooks<'a>(programs: &'a mut Ebpf, interface: &str) -> Result<[Hook<'a>; 2], AttachError> {
+    let mut from_pod = None;
+    let mut to_pod = None;
+    for (name, program) in programs.programs_mut() {
+        let Ok(program) = <&mut SchedClassifier>::try_from(program) else {
+            continue;
+        };
+        match name {
+            FROM_POD => from_pod = Some(program),
+            TO_POD => to_pod = Some(program),
+            _ => {}
+        }
+    }
+    let (Some(from_pod), Some(to_pod)) = (from_pod, to_pod) else {
+        return Err(AttachError::Failed {
+            program: FROM_POD,
+            interface: interface.to_owned(),
+            how: "any way",
+            reason: "the object has no such program".to_owned(),
+        });
+    };
+    Ok([
+        Hook {
+            name: FROM_POD,
+            program: from_pod,
+            at: TcAttachType::Ingress,
+        },
+        Hook {
+            name: TO_POD,
+            program: to_pod,
+            at: TcAttachType::Egress,
+        },
+    ])
 }
 
 fn ring(map: Map) -> Result<RingBuf<MapData>, MapError> {

@@ -26,7 +26,7 @@ mod testrun;
 mod writer;
 
 pub use adopt::Adopted;
-pub use attach::{Attach, Attached};
+pub use attach::{Attach, Attached, Standing, clear_filters};
 pub use datapath::Datapath;
 pub use dump::{FlowRow, LearnedRow, PolicyRow};
 pub use endpoint::{BridgePort, EndpointSpec};

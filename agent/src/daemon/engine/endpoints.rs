@@ -200,7 +200,7 @@ impl Engine {
 }
 
 /// Notes why a workload is not enforced; says it once.
-fn problem(workload: &mut Workload, reason: String) {
+pub(super) fn problem(workload: &mut Workload, reason: String) {
     if workload.problem.as_ref() != Some(&reason) {
         tracing::warn!(
             interface = workload.config.interface,

@@ -7,6 +7,7 @@
 //! Default deny from the first moment: programs are attached to an interface before its endpoint
 //! is in the kernel, and an interface without an endpoint drops everything.
 
+mod attachments;
 mod endpoints;
 mod policies;
 mod records;
@@ -68,6 +69,7 @@ pub(crate) struct Engine {
     book: Arc<AddressBook>,
     recorders: HashMap<EndpointId, Recorder>,
     gone: LookupCounts,
+    put_right: u64,
     /// What a predecessor left in pinned maps and nobody goes on with yet.
     pub(super) heritage: Option<Heritage>,
     journal: Arc<Journal>,
@@ -136,6 +138,7 @@ impl Engine {
             book: Arc::default(),
             recorders: HashMap::new(),
             gone: LookupCounts::default(),
+            put_right: 0,
             heritage: Some(Heritage { adopted, past }),
             journal,
             next_endpoint,
