@@ -15,9 +15,10 @@ use identity::{
 };
 use policy::{
     compile::{
-        CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, compile, prefixes,
+        CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, Surroundings,
+        compile_layered, prefixes,
     },
-    compiled::EndpointPolicy,
+    compiled::Layered,
     model::Policy,
 };
 
@@ -43,7 +44,7 @@ pub(crate) struct World {
     /// The command's labels, namespace labels included.
     pub(crate) labels: LabelSet,
     /// What it may do.
-    pub(crate) policy: Arc<EndpointPolicy>,
+    pub(crate) policies: Layered,
     resolver: IdentityId,
     book: AddressBook,
 }
@@ -91,7 +92,7 @@ impl World {
                 .map(|(id, labels)| (id, labels.clone())),
             cidrs,
         );
-        let mut policy = compile(
+        let mut policies = compile_layered(
             &CompileInput {
                 policies,
                 subject: &labels,
@@ -100,15 +101,18 @@ impl World {
                 allow_local_host: true,
                 steer_dns: true,
             },
+            &Surroundings::default(),
             &mut SelectorTable::default(),
         )?;
         // Nobody has a reason to open a connection to a command unless a policy says so. Without this,
         // a stale connection of the host's conntrack could reach whoever got its old address.
-        policy.default_deny_ingress = true;
+        for policy in std::iter::once(&mut policies.whole).chain(&mut policies.enforced) {
+            Arc::make_mut(policy).default_deny_ingress = true;
+        }
         Ok(Self {
             pod,
             labels,
-            policy: Arc::new(policy),
+            policies,
             resolver,
             book,
         })
@@ -192,9 +196,12 @@ spec:
             ..KnownAddresses::default()
         });
         let name = Fqdn::parse("api.github.com").unwrap();
-        let verdict = world.policy.may_ask(book.lookup(gateway), false, 53, &name);
+        let verdict = world
+            .policies
+            .whole
+            .may_ask(book.lookup(gateway), false, 53, &name);
         assert!(matches!(verdict, DnsVerdict::Allowed { .. }), "{verdict:?}");
-        assert_eq!(world.policy.selectors_matching(&name).len(), 1);
+        assert_eq!(world.policies.whole.selectors_matching(&name).len(), 1);
     }
 
     #[test]

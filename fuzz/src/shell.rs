@@ -90,6 +90,7 @@ impl Shell {
             addresses: vec![address_of(*id)],
             policy: policy.clone(),
             next: None,
+            enforced: None,
             audit: self.audit,
         });
         let snapshot = Snapshot {

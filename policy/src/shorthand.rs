@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 use crate::{
     compiled::{PolicyKind, PolicyRef, Protocol},
     fqdn::{NameError, NameSelector},
-    model::{Clause, Effect, Located, Peers, Policy, PortRange, PortRule, Ports, Rule, Tier},
+    model::{Clause, Effect, Located, Mode, Peers, Policy, PortRange, PortRule, Ports, Rule, Tier},
     selector::{DEFAULT_CLUSTER, LabelKey, LabelSelector, NAMESPACE, Requirement},
 };
 
@@ -168,6 +168,7 @@ pub fn policy(allows: &[Allow], namespace: &str) -> Policy {
             name: POLICY_NAME.into(),
         },
         file: Arc::from(FILE),
+        mode: Mode::Enforce,
         rules: vec![Rule {
             subject: LabelSelector::default().scoped_to_subject(Some(namespace)),
             tier: Tier::Normal,

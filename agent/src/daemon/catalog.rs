@@ -14,8 +14,10 @@ use identity::{
 };
 use ipnet::IpNet;
 use policy::{
-    compile::{CompileInput, EnforcementMode, Identities, SelectorTable, compile},
-    compiled::EndpointPolicy,
+    compile::{
+        CompileInput, EnforcementMode, Identities, SelectorTable, Surroundings, compile_layered,
+    },
+    compiled::Layered,
     fqdn::NameSelector,
     model::Policy,
 };
@@ -25,7 +27,7 @@ use crate::world::{CLUSTER, WorldError};
 use super::journal::{Entry, Journal, Past};
 
 /// Policies by whom they are for.
-pub(crate) type Compiled = BTreeMap<LabelSet, Arc<EndpointPolicy>>;
+pub(crate) type Compiled = BTreeMap<LabelSet, Layered>;
 
 /// Numbers and what they stand for.
 #[derive(Debug)]
@@ -189,7 +191,7 @@ impl Catalog {
         let compiled = subjects
             .into_iter()
             .map(|subject| {
-                let policy = compile(
+                let policies = compile_layered(
                     &CompileInput {
                         policies,
                         subject,
@@ -198,9 +200,10 @@ impl Catalog {
                         allow_local_host: true,
                         steer_dns: false,
                     },
+                    &Surroundings::default(),
                     &mut self.selectors,
                 )?;
-                Ok((subject.clone(), Arc::new(policy)))
+                Ok((subject.clone(), policies))
             })
             .collect();
         self.write_down();

@@ -224,7 +224,7 @@ impl Source for Inspector {
                 .values()
                 .filter_map(|workload| {
                     let id = workload.enforced.as_ref().map(|enforced| enforced.id.get());
-                    Some((id, engine.policy_of(workload)?))
+                    Some((id, engine.policies_of(workload)?.whole))
                 })
                 .collect()
         };

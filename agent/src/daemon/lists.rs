@@ -110,7 +110,7 @@ fn endpoints(engine: &Engine) -> Rows {
 fn policy(engine: &Engine) -> Rows {
     let mut rows = Vec::new();
     for workload in engine.workloads.values() {
-        let Some(policy) = engine.policy_of(workload) else {
+        let Some(policy) = engine.policies_of(workload).map(|all| all.whole) else {
             continue;
         };
         let id = workload.enforced.as_ref().map(|enforced| enforced.id.get());

@@ -39,7 +39,31 @@ pub(crate) struct Enforced {
     pub(crate) id: EndpointId,
     pub(crate) ifindex: u32,
     pub(crate) wiring: Wiring,
-    pub(crate) policy: PolicyId,
+    pub(crate) policy: PolicyIds,
+}
+
+/// The numbers of the policies of an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PolicyIds {
+    /// All policies, those in audit included.
+    pub(crate) whole: PolicyId,
+    /// Those that are enforced, where that is not all of them.
+    pub(crate) enforced: Option<PolicyId>,
+}
+
+impl PolicyIds {
+    pub(crate) fn all(self) -> impl Iterator<Item = PolicyId> {
+        self.enforced.into_iter().chain([self.whole])
+    }
+
+    /// What is enforced, and what is only watched.
+    const fn enforced_and_shadow(self, audit: bool) -> (Option<PolicyId>, Option<PolicyId>) {
+        match (audit, self.enforced) {
+            (true, _) => (None, Some(self.whole)),
+            (false, None) => (Some(self.whole), None),
+            (false, Some(enforced)) => (Some(enforced), Some(self.whole)),
+        }
+    }
 }
 
 /// How the workload is connected.
@@ -83,7 +107,7 @@ impl Workload {
     }
 
     /// What the kernel is told.
-    pub(crate) fn spec(&self, id: EndpointId, wiring: Wiring, policy: PolicyId) -> EndpointSpec {
+    pub(crate) fn spec(&self, id: EndpointId, wiring: Wiring, policy: PolicyIds) -> EndpointSpec {
         let mut v4 = None;
         let mut v6 = Vec::new();
         for address in &self.config.addresses {
@@ -92,11 +116,7 @@ impl Workload {
                 IpAddr::V6(address) => v6.push(address),
             }
         }
-        let (enforced, shadow) = if self.config.audit {
-            (None, Some(policy))
-        } else {
-            (Some(policy), None)
-        };
+        let (enforced, shadow) = policy.enforced_and_shadow(self.config.audit);
         EndpointSpec {
             v4,
             v6,

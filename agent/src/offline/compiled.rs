@@ -4,7 +4,7 @@
 //! Out: [`Compiled`], which judges one peer on one port.
 //! Not here: whole flows (`judge`), services (`service`), L7 (`l7`).
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use fqdn_ebpf_common::{
     ipcache,
@@ -13,12 +13,17 @@ use fqdn_ebpf_common::{
 };
 use identity::{IdentityId, LocalIdentities, SelectorSet};
 use policy::{
-    compile::{CompileInput, SelectorTable, Surroundings, compile_in},
-    compiled::{Direction, EndpointPolicy, Flow, FlowVerdict, L7Grant, Protocol, RuleSetId},
+    compile::{CompileInput, SelectorTable, Surroundings, compile_layered},
+    compiled::{
+        Direction, EndpointPolicy, Flow, FlowVerdict, L7Grant, Layered, Protocol, RuleSetId,
+    },
     fqdn::Fqdn,
 };
 
-use super::entries::{self, Entries};
+use super::{
+    Decision,
+    entries::{self, Entries},
+};
 use crate::WorldError;
 
 /// Number of the only policy in a map of its own.
@@ -27,7 +32,7 @@ const POLICY: u32 = 1;
 /// One compiled policy and its map.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
-    pub(super) policy: EndpointPolicy,
+    pub(super) policy: Arc<EndpointPolicy>,
     entries: Entries,
 }
 
@@ -50,6 +55,8 @@ pub(super) struct Compiled {
     pub(super) enforced: Layer,
     /// Everything, what is in audit included; none where nothing is in audit.
     pub(super) shadow: Option<Layer>,
+    /// Whether everything is in audit.
+    pub(super) audited: bool,
     learned: HashMap<IpAddr, Learned>,
 }
 
@@ -79,16 +86,11 @@ impl PeerIs {
 }
 
 impl Layer {
-    fn compile(
-        input: &CompileInput<'_>,
-        around: &Surroundings,
-        selectors: &mut SelectorTable,
-    ) -> Result<Self, WorldError> {
-        let policy = compile_in(input, around, selectors)?;
-        Ok(Self {
+    fn of(policy: Arc<EndpointPolicy>) -> Self {
+        Self {
             entries: Entries::of(&policy),
             policy,
-        })
+        }
     }
 
     /// The verdict of the kernel's function.
@@ -158,22 +160,45 @@ impl Compiled {
         selectors: &mut SelectorTable,
         locals: &mut LocalIdentities,
     ) -> Result<Self, WorldError> {
-        let layer = Layer::compile(input, around, selectors)?;
-        let mut compiled = if audited {
-            Self {
-                shadow: Some(layer),
+        let Layered { whole, enforced } = compile_layered(input, around, selectors)?;
+        let whole = Layer::of(whole);
+        let mut compiled = match (audited, enforced) {
+            (true, _) => Self {
+                audited: true,
+                shadow: Some(whole),
                 ..Self::default()
-            }
-        } else {
-            Self {
-                enforced: layer,
+            },
+            (false, None) => Self {
+                enforced: whole,
                 ..Self::default()
-            }
+            },
+            (false, Some(enforced)) => Self {
+                enforced: Layer::of(enforced),
+                shadow: Some(whole),
+                ..Self::default()
+            },
         };
         for taught in names {
             compiled.learn(taught, locals)?;
         }
         Ok(compiled)
+    }
+
+    /// The policies in audit behind a default deny, in words; nothing where a rule refuses.
+    pub(super) fn blamed(&self, direction: Direction, refused: &Decision) -> String {
+        let Some(shadow) = self.shadow.as_ref().filter(|_| !self.audited) else {
+            return String::new();
+        };
+        if !refused.rules.is_empty() {
+            return String::new();
+        }
+        let layered = Layered {
+            whole: Arc::clone(&shadow.policy),
+            enforced: Some(Arc::clone(&self.enforced.policy)),
+        };
+        let policies = layered.would_shut(direction);
+        let names: Vec<_> = policies.iter().map(ToString::to_string).collect();
+        format!(" by {}", names.join(", "))
     }
 
     /// The layers that are there.

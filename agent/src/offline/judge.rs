@@ -290,10 +290,17 @@ impl<'a> Judge<'a> {
             (_, Verdict::Dropped) => Decision {
                 verdict: Verdict::Audit,
                 reason: 0,
-                reason_text: format!("audit lets it through: {}", shadow.reason_text),
+                reason_text: format!(
+                    "audit lets it through: {}{}",
+                    shadow.reason_text,
+                    compiled.blamed(direction, &shadow)
+                ),
                 ..shadow
             },
-            _ => shadow,
+            // What policies in audit steer is steered.
+            (Verdict::Forwarded, Verdict::Redirected) => shadow,
+            _ if compiled.audited => shadow,
+            _ => enforced,
         }
     }
 

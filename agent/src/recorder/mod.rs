@@ -25,7 +25,7 @@ use fqdn_ebpf_common::event::Event;
 use fqdn_ebpf_loader::Events;
 use identity::AddressBook;
 use lru::LruCache;
-use policy::{compiled::EndpointPolicy, fqdn::Fqdn};
+use policy::{compiled::Layered, fqdn::Fqdn};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::broadcast,
@@ -46,8 +46,8 @@ const NAMES_PER_ADDRESS: usize = 8;
 pub(crate) struct Subject {
     /// The workload as it appears in records.
     pub(crate) endpoint: Endpoint,
-    /// Its policy, the source of rule texts.
-    pub(crate) policy: Arc<EndpointPolicy>,
+    /// Its policies, the source of rule texts.
+    pub(crate) policy: Layered,
     /// Who has which address.
     pub(crate) book: Arc<AddressBook>,
 }
@@ -98,7 +98,7 @@ impl Recorder {
     }
 
     /// The policy or the addresses have changed: what comes is told by these.
-    pub(crate) fn update(&mut self, policy: Arc<EndpointPolicy>, book: Arc<AddressBook>) {
+    pub(crate) fn update(&mut self, policy: Layered, book: Arc<AddressBook>) {
         self.subject.policy = policy;
         self.subject.book = book;
     }

@@ -18,7 +18,9 @@ use fqdn_ebpf_common::{
     protocol,
     reason::DropReason,
 };
-use policy::compiled::{DeniedFlow, EndpointPolicy, Protocol, RuleOrigin, RuleSetId};
+use policy::compiled::{
+    self, DeniedFlow, EndpointPolicy, Layered, PolicyRef, Protocol, RuleOrigin, RuleSetId,
+};
 
 use crate::{hint, totals};
 
@@ -50,8 +52,8 @@ impl Recorder {
             peer
         };
         let names = self.names_of(outside);
-        let deciding = policies(rules(&self.subject.policy, event));
-        let denied = kind == Kind::Drop;
+        let deciding = deciding(&self.subject.policy, event);
+        let denied = kind != Kind::Flow;
         let by = |wanted: Direction, when_denied: bool| {
             if wanted == direction && when_denied == denied {
                 deciding.clone()
@@ -113,7 +115,7 @@ impl Recorder {
             address,
             port: event.destination_port(),
         };
-        let policy = Arc::clone(&self.subject.policy);
+        let policy = self.subject.policy.clone();
         match kind {
             Kind::Flow => self.summary.allow(key, names, || {
                 rules(&policy, event)
@@ -122,7 +124,7 @@ impl Recorder {
                     .collect()
             }),
             Kind::Drop | Kind::Audit => {
-                let reason = event.reason().unwrap_or(DropReason::PolicyDenied);
+                let reason = event.reason().unwrap_or_else(|| spared(event));
                 if !totals::is_denial(reason, direction) {
                     return;
                 }
@@ -134,34 +136,57 @@ impl Recorder {
                 };
                 self.summary
                     .deny(key, names, u32::from(reason.number()), || {
-                        explain(&policy, direction, reason, &flow)
+                        let judge = match kind {
+                            Kind::Audit => &policy.whole,
+                            Kind::Drop | Kind::Flow => policy.in_force(),
+                        };
+                        explain(judge, direction, reason, &flow)
                     });
             }
         }
     }
 }
 
-/// The rules that decided; none when no entry matched and the direction's default decided. Where
-/// everything is in the shadow, the shadow's rules are the ones a reader wants to see.
-fn rules<'a>(policy: &'a EndpointPolicy, event: &Event) -> &'a [Arc<RuleOrigin>] {
-    let rule_set = match event.match_type() {
-        None | Some(MatchType::None) => {
-            let denies = match event.direction() {
-                Some(Direction::Egress) => policy.default_deny_egress,
-                Some(Direction::Ingress) => policy.default_deny_ingress,
-                None => false,
-            };
-            let allowed_in_shadow = event.policy() == 0
-                && event.shadow_policy() != 0
-                && event.shadow_action() == Some(Action::Allow);
-            if !(denies && allowed_in_shadow) {
-                return &[];
-            }
-            event.shadow_rule_set()
-        }
-        Some(_) => event.rule_set(),
+/// The policies that decided; those in audit where they alone would refuse. A default deny is
+/// decided by whoever brought it about, which only an audit has reason to tell.
+fn deciding(policy: &Layered, event: &Event) -> Vec<Policy> {
+    let by_default = matches!(event.shadow_match_type(), None | Some(MatchType::None));
+    if event.kind() == Some(Kind::Audit) && by_default {
+        let direction = match event.direction() {
+            Some(Direction::Egress) => compiled::Direction::Egress,
+            Some(Direction::Ingress) | None => compiled::Direction::Ingress,
+        };
+        return policy.would_shut(direction).iter().map(named).collect();
+    }
+    policies(rules(policy, event))
+}
+
+/// The rules that decided; none when no entry matched and the direction's default decided. What
+/// the shadow policy decides counts where it alone refuses, and where nothing else is in force.
+fn rules<'a>(policy: &'a Layered, event: &Event) -> &'a [Arc<RuleOrigin>] {
+    let watched = event.kind() == Some(Kind::Audit) || event.policy() == 0;
+    let (policy, match_type, rule_set) = if watched {
+        (
+            &policy.whole,
+            event.shadow_match_type(),
+            event.shadow_rule_set(),
+        )
+    } else {
+        (policy.in_force(), event.match_type(), event.rule_set())
     };
-    policy.rule_set(RuleSetId::from_raw(rule_set))
+    match match_type {
+        None | Some(MatchType::None) => &[],
+        Some(_) => policy.rule_set(RuleSetId::from_raw(rule_set)),
+    }
+}
+
+/// The reason that an audited packet was not dropped with.
+fn spared(event: &Event) -> DropReason {
+    match (event.shadow_action(), event.shadow_match_type()) {
+        (Some(Action::NeedsProxy), _) => DropReason::NeedsProxy,
+        (_, None | Some(MatchType::None)) => DropReason::PolicyDenied,
+        (_, Some(_)) => DropReason::PolicyDeny,
+    }
 }
 
 /// The reason in words, the nearest rule, and what a person can do.
@@ -178,8 +203,8 @@ fn explain(
     let nearest = decided_by_policy
         .then(|| {
             let direction = match direction {
-                Direction::Egress => policy::compiled::Direction::Egress,
-                Direction::Ingress => policy::compiled::Direction::Ingress,
+                Direction::Egress => compiled::Direction::Egress,
+                Direction::Ingress => compiled::Direction::Ingress,
             };
             policy.nearest(direction, flow).map(rule_ref)
         })
@@ -200,15 +225,16 @@ fn rule_ref(rule: &RuleOrigin) -> RuleRef {
     }
 }
 
+fn named(policy: &PolicyRef) -> Policy {
+    Policy {
+        name: policy.name.to_string(),
+        namespace: policy.namespace.to_string(),
+        kind: policy.kind.as_str().to_owned(),
+    }
+}
+
 fn policies(rules: &[Arc<RuleOrigin>]) -> Vec<Policy> {
-    let mut all: Vec<_> = rules
-        .iter()
-        .map(|rule| Policy {
-            name: rule.policy.name.to_string(),
-            namespace: rule.policy.namespace.to_string(),
-            kind: rule.policy.kind.as_str().to_owned(),
-        })
-        .collect();
+    let mut all: Vec<_> = rules.iter().map(|rule| named(&rule.policy)).collect();
     all.sort();
     all.dedup();
     all

@@ -16,6 +16,7 @@ use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Config as DnsConfig, Core, QueryRecord};
 use fqdn_ebpf_loader::{Attached, Config, Datapath, EndpointSpec, Marks, PolicyId, Sizes};
 use identity::{EndpointId, LocalIdentities};
+use policy::compiled::Layered;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -27,8 +28,10 @@ use crate::{
 
 /// The only endpoint of a run.
 pub(crate) const ENDPOINT: EndpointId = EndpointId::new(1);
-/// The number of its policy in POLICY.
+/// The number of its policies in POLICY.
 const POLICY: PolicyId = PolicyId::new(1);
+/// The same without those in audit, where there are some.
+const ENFORCED: PolicyId = PolicyId::new(2);
 /// First port of the DNS proxy's listeners, on loopback in the gateway's namespace.
 const PORT_BASE: u16 = 8053;
 /// Query records that may wait for the recorder; what does not fit is counted.
@@ -69,11 +72,15 @@ impl Enforcement {
         };
         let mut datapath = Datapath::load(&sizes, &config, Arc::new(Mutex::new(locals)))?;
         datapath.ipcache(&surroundings.book)?;
-        datapath.set_policy(POLICY, &world.policy)?;
-        let (enforced, shadow) = if spec.audit {
-            (None, Some(POLICY))
-        } else {
-            (Some(POLICY), None)
+        let Layered { whole, enforced } = &world.policies;
+        datapath.set_policy(POLICY, whole)?;
+        let (enforced, shadow) = match (spec.audit, enforced) {
+            (true, _) => (None, Some(POLICY)),
+            (false, None) => (Some(POLICY), None),
+            (false, Some(enforced)) => {
+                datapath.set_policy(ENFORCED, enforced)?;
+                (Some(ENFORCED), Some(POLICY))
+            }
         };
         let endpoint = EndpointSpec {
             v4: Some(at.v4),

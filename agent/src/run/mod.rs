@@ -141,14 +141,17 @@ pub fn run(mut spec: RunSpec) -> Result<Report, RunError> {
     let world = World::compile(&spec.policies, labels, &mut locals)?;
     for warning in policy::lint::policies(&spec.policies)
         .into_iter()
-        .chain(policy::lint::endpoint(&spec.policies, &world.policy))
+        .chain(policy::lint::endpoint(
+            &spec.policies,
+            &world.policies.whole,
+        ))
     {
         match warning.severity {
             policy::lint::Severity::Warning => tracing::warn!("{warning}"),
             policy::lint::Severity::Info => tracing::info!("{warning}"),
         }
     }
-    if !world.policy.default_deny_egress {
+    if !world.policies.in_force().default_deny_egress {
         tracing::warn!(
             "no policy restricts what this command may reach: everything is allowed; \
              add an `egress` rule (`egress: [{{}}]` denies all)"

@@ -88,7 +88,7 @@ pub(crate) fn session(
             labels: endpoint.labels.clone(),
             pod_name: pod_name(&command),
         },
-        policy: Arc::clone(&world.policy),
+        policy: world.policies.clone(),
         book: Arc::new(surroundings.book.clone()),
     };
     let events = datapath.events().ok_or_else(|| RunError::System {
@@ -100,7 +100,7 @@ pub(crate) fn session(
         shard: shard.control.clone(),
         datapath: Mutex::new(datapath),
         lost_records,
-        policy: Arc::clone(&world.policy),
+        policy: Arc::clone(&world.policies.whole),
         clock,
         facts: facts.clone(),
     });
@@ -201,7 +201,7 @@ impl Observed {
         self.inspector.datapath().ipcache(book)?;
         self.inspector
             .recorder()
-            .update(Arc::clone(&self.world.policy), Arc::new(book.clone()));
+            .update(self.world.policies.clone(), Arc::new(book.clone()));
         let snapshot = self.surroundings.snapshot(&self.world);
         let told = self
             .inspector

@@ -95,7 +95,8 @@ impl Surroundings {
             endpoints: vec![EndpointSnapshot {
                 id: ENDPOINT,
                 addresses: self.known.pod.clone(),
-                policy: Arc::clone(&world.policy),
+                policy: Arc::clone(&world.policies.whole),
+                enforced: world.policies.enforced.clone(),
                 next: None,
                 audit: self.audit,
             }],

@@ -20,6 +20,7 @@ use crate::{Snapshot, query::canonical};
 pub(crate) struct Workload {
     pub(crate) policy: Arc<EndpointPolicy>,
     pub(crate) next: Option<Arc<EndpointPolicy>>,
+    pub(crate) enforced: Option<Arc<EndpointPolicy>>,
     pub(crate) audit: bool,
 }
 
@@ -113,6 +114,7 @@ impl From<Snapshot> for Knowledge {
                     let workload = Workload {
                         policy: e.policy,
                         next: e.next,
+                        enforced: e.enforced,
                         audit: e.audit,
                     };
                     (e.id, Arc::new(workload))

@@ -110,9 +110,15 @@ impl Core {
             self.counters.repeated += 1;
             return self.send(exchange, server, via, id, &client, message.to_vec());
         }
+        if let (Some(enforced), false) = (&workload.enforced, workload.audit)
+            && let Some(refusal) = self.refusal_in_force(now, enforced, &client, question)
+        {
+            self.counters.refused += 1;
+            return self.refuse(rejected, refusal);
+        }
         if let Some(refusal) = self.refusal(now, &workload.policy, &client, question) {
             self.counters.refused += 1;
-            if !audit {
+            if !workload.audit && workload.enforced.is_none() {
                 return self.refuse(rejected, refusal);
             }
             let Refusal { policies, hint } = refusal;
@@ -239,6 +245,36 @@ impl Core {
         (Some(first), ordered)
     }
 
+    /// May this be asked, as far as the policies go that are not in audit? Where only those in
+    /// audit look at names, the others have let the packet pass.
+    fn refusal_in_force(
+        &self,
+        now: Moment,
+        enforced: &EndpointPolicy,
+        client: &Client,
+        question: &Question,
+    ) -> Option<Refusal> {
+        let server = client.server.ip();
+        let identity = self.knowledge.identity(server);
+        let learned = self.learned(now, client);
+        let tcp = client.connection.is_some();
+        if !enforced.is_steered(identity, &learned, tcp, client.server.port()) {
+            return None;
+        }
+        self.refusal(now, enforced, client, question)
+    }
+
+    /// What names taught about the server. It counts only for servers outside, as in the kernel.
+    fn learned(&self, now: Moment, client: &Client) -> identity::SelectorSet {
+        let server = client.server.ip();
+        if self.knowledge.is_outside(server) {
+            self.ledger
+                .selectors(now, client.endpoint, server.to_canonical())
+        } else {
+            identity::SelectorSet::default()
+        }
+    }
+
     /// May this be asked?
     fn refusal(
         &self,
@@ -247,15 +283,8 @@ impl Core {
         client: &Client,
         question: &Question,
     ) -> Option<Refusal> {
-        let server = client.server.ip();
-        let identity = self.knowledge.identity(server);
-        // What names taught counts only for servers outside, as in the kernel.
-        let learned = if self.knowledge.is_outside(server) {
-            self.ledger
-                .selectors(now, client.endpoint, server.to_canonical())
-        } else {
-            identity::SelectorSet::default()
-        };
+        let identity = self.knowledge.identity(client.server.ip());
+        let learned = self.learned(now, client);
         let tcp = client.connection.is_some();
         let port = client.server.port();
         match policy.may_ask_learned(identity, &learned, tcp, port, &question.name) {

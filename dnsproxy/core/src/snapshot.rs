@@ -40,12 +40,14 @@ pub struct EndpointSnapshot {
     pub id: EndpointId,
     /// Its addresses; the shell finds the endpoint of a client by them.
     pub addresses: Vec<IpAddr>,
-    /// What it may do.
+    /// What it may do, policies in audit included: what names teach.
     pub policy: Arc<EndpointPolicy>,
     /// What it may do next, while a change is under way. Names are matched against both, so that
     /// the kernel can change from one to the other with everything learned in place: what it opens
     /// is decided there, by the policy in force.
     pub next: Option<Arc<EndpointPolicy>>,
+    /// The part of it that is enforced, where some policies are in audit.
+    pub enforced: Option<Arc<EndpointPolicy>>,
     /// Nothing is refused, everything is recorded.
     pub audit: bool,
 }

@@ -111,6 +111,7 @@ impl Shell {
                     addresses: vec!["10.0.0.7".parse().unwrap()],
                     policy: Arc::new(policy),
                     next: None,
+                    enforced: None,
                     audit: false,
                 }],
                 trusted: [resolver].into(),

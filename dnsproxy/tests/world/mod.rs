@@ -249,6 +249,7 @@ pub fn snapshot(revision: u64, id: EndpointId) -> Snapshot {
             addresses: vec![CLIENT4.parse().unwrap(), CLIENT6.parse().unwrap()],
             policy: Arc::new(policy.sorted()),
             next: None,
+            enforced: None,
             audit: false,
         }],
         trusted: [RESOLVER4, RESOLVER6, OWN4]

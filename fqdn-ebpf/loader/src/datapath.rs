@@ -261,12 +261,16 @@ impl Datapath {
         self.shared.lock().register(id, policy)
     }
 
-    /// Says which policy an endpoint will be given next: what names teach it from here on has
-    /// entries in that one too. Setting the endpoint, or removing that policy, ends this.
+    /// Says which policies, enforced and shadow, an endpoint will be given next: what names teach it
+    /// from here on has entries in those too. Setting the endpoint, or removing them, ends this.
     ///
     /// # Errors
-    /// A full map, an unknown policy; the policy is to be removed then.
-    pub fn announce(&mut self, endpoint: EndpointId, next: PolicyId) -> Result<(), MapError> {
+    /// A full map, an unknown policy; the policies are to be removed then.
+    pub fn announce(
+        &mut self,
+        endpoint: EndpointId,
+        next: [Option<PolicyId>; 2],
+    ) -> Result<(), MapError> {
         self.shared.lock().announce(endpoint, next)
     }
 

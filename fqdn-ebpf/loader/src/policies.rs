@@ -40,7 +40,7 @@ struct Registered {
 struct Live {
     policies: [Option<PolicyId>; 2],
     /// The policy that will be enforced next, while a change is under way.
-    next: Option<PolicyId>,
+    next: [Option<PolicyId>; 2],
     /// Ephemeral identities that its LEARNED entries were given, each with its selectors.
     identities: BTreeMap<IdentityId, SelectorSet>,
 }
@@ -150,7 +150,7 @@ impl Policies {
             });
         }
         for live in self.endpoints.values_mut() {
-            live.next = live.next.filter(|next| *next != id);
+            live.next = live.next.map(|next| next.filter(|next| *next != id));
         }
         if let Some(gone) = self.registered.remove(&id) {
             erase(&mut self.map, &gone.keys);
@@ -168,16 +168,18 @@ impl Policies {
             })
     }
 
-    /// Says which policy comes next for an endpoint: from here on every identity its names are given
-    /// has entries in it too, those it already has included.
+    /// Says which policies come next for an endpoint: from here on every identity its names are given
+    /// has entries in them too, those it already has included.
     pub(crate) fn announce(
         &mut self,
         endpoint: EndpointId,
-        next: PolicyId,
+        next: [Option<PolicyId>; 2],
     ) -> Result<(), MapError> {
-        self.complete_known(endpoint, next)?;
+        for id in next.iter().flatten() {
+            self.complete_known(endpoint, *id)?;
+        }
         if let Some(live) = self.endpoints.get_mut(&endpoint) {
-            live.next = Some(next);
+            live.next = next;
         }
         Ok(())
     }
@@ -194,7 +196,7 @@ impl Policies {
             self.complete_known(endpoint, *id)?;
         }
         let live = self.endpoints.entry(endpoint).or_default();
-        live.next = None;
+        live.next = [None; 2];
         Ok(std::mem::replace(&mut live.policies, policies))
     }
 
@@ -236,7 +238,8 @@ impl Policies {
             return Err(NotReady::NoEndpoint);
         };
         let [enforced, shadow] = live.policies;
-        let policies = [enforced, shadow, live.next];
+        let [next, next_shadow] = live.next;
+        let policies = [enforced, shadow, next, next_shadow];
         let identity = {
             let mut identities = self
                 .identities

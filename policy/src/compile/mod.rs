@@ -32,11 +32,11 @@ use tiers::{Said, Say};
 
 use crate::{
     compiled::{
-        Action, Direction, EndpointPolicy, Entry, L4, Layer, Level, Peer, RuleOrigin, RuleSet,
-        RuleSetId, Selectors, resolve,
+        Action, Direction, EndpointPolicy, Entry, L4, Layer, Layered, Level, Peer, RuleOrigin,
+        RuleSet, RuleSetId, Selectors, resolve,
     },
     fqdn::NameSelector,
-    model::{Peers, Policy, PrefixRule, Rule, Tier},
+    model::{Mode, Peers, Policy, PrefixRule, Rule, Tier},
     selector::complete,
 };
 
@@ -162,6 +162,36 @@ pub fn compile_in(
     around: &Surroundings,
     selectors: &mut SelectorTable,
 ) -> Result<EndpointPolicy, CompileError> {
+    compile_those(input, around, selectors, |_| true)
+}
+
+/// The same, with and without the policies in audit.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_layered(
+    input: &CompileInput<'_>,
+    around: &Surroundings,
+    selectors: &mut SelectorTable,
+) -> Result<Layered, CompileError> {
+    let whole = Arc::new(compile_in(input, around, selectors)?);
+    let is_enforced = |policy: &Policy| policy.mode == Mode::Enforce;
+    let enforced = if input.policies.iter().all(is_enforced) {
+        None
+    } else {
+        let enforced = compile_those(input, around, selectors, is_enforced)?;
+        // Policies in audit that do not select the endpoint change nothing.
+        (enforced != *whole).then(|| Arc::new(enforced))
+    };
+    Ok(Layered { whole, enforced })
+}
+
+fn compile_those(
+    input: &CompileInput<'_>,
+    around: &Surroundings,
+    selectors: &mut SelectorTable,
+    counts: impl Fn(&Policy) -> bool,
+) -> Result<EndpointPolicy, CompileError> {
     if input.mode == EnforcementMode::Never {
         return Ok(EndpointPolicy::default());
     }
@@ -173,6 +203,7 @@ pub fn compile_in(
     let rules: Vec<(&Policy, &Rule)> = input
         .policies
         .iter()
+        .filter(|policy| counts(policy))
         .flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)))
         .filter(|(_, rule)| rule.subject.matches(&subject))
         .collect();
@@ -223,6 +254,15 @@ pub fn compile_in(
         });
     }
     let mut policy = build.finish()?;
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let shutting = rules
+            .iter()
+            .filter(|(_, rule)| rule.default_deny(direction));
+        let shutting = shutting.map(|(policy, _)| (direction, policy.reference.clone()));
+        policy.shut_by.extend(shutting);
+    }
+    policy.shut_by.sort_unstable();
+    policy.shut_by.dedup();
     frontends::decide(&mut policy, &around.frontends);
     Ok(policy)
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use identity::{IdentityId, SelectorSet};
 
 use super::{
-    Direction, EndpointPolicy, Flow, Peer, PolicyRef, PortPrefix, Precedence, Protocol, RuleOrigin,
+    Direction, EndpointPolicy, Flow, Outcome, Peer, PolicyRef, PortPrefix, Precedence, Protocol,
+    RuleOrigin,
 };
 use crate::fqdn::{Fqdn, NameSet};
 
@@ -130,6 +131,25 @@ impl EndpointPolicy {
             policies: policies.into_iter().cloned().collect(),
             nearest: self.nearest_dns_rule(name),
         }
+    }
+
+    /// Whether questions to this server go through the proxy at all.
+    pub fn is_steered(
+        &self,
+        server: IdentityId,
+        learned: &SelectorSet,
+        tcp: bool,
+        port: u16,
+    ) -> bool {
+        let proto = if tcp { Protocol::Tcp } else { Protocol::Udp };
+        let flow = Flow {
+            direction: Direction::Egress,
+            peer: server,
+            learned: std::slice::from_ref(learned),
+            proto: Some(proto),
+            port,
+        };
+        self.judge(&flow).outcome == Outcome::RedirectedDns
     }
 
     /// The rule of an earlier tier that decides about these questions, if one does.

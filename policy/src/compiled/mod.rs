@@ -15,6 +15,7 @@ mod fqdn_set;
 mod judge;
 mod l4;
 mod l7_grant;
+mod layered;
 mod layers;
 mod nearest;
 mod origin;
@@ -28,6 +29,7 @@ pub use fqdn_set::IdentityEntry;
 pub use judge::{Flow, FlowVerdict, Outcome};
 pub use l4::{L4, PortPrefix, Protocol, UnknownProtocol};
 pub use l7_grant::L7Grant;
+pub use layered::Layered;
 pub(crate) use layers::{Layer, lookup, resolve};
 pub use nearest::DeniedFlow;
 pub use origin::{PolicyKind, PolicyRef, RuleOrigin, RuleSet};
@@ -127,6 +129,8 @@ pub struct EndpointPolicy {
     pub default_deny_ingress: bool,
     /// What leaves the endpoint without a matching entry is dropped.
     pub default_deny_egress: bool,
+    /// The policies that put a direction in default deny, sorted.
+    pub shut_by: Vec<(Direction, PolicyRef)>,
     /// Entries, in their order ([`EndpointPolicy::sorted`]).
     pub entries: Vec<Entry>,
     /// The rules behind the entries. The set of an entry nobody wrote (local node access) is empty.
@@ -162,6 +166,15 @@ impl EndpointPolicy {
         self.rule_sets
             .get(id.get() as usize)
             .map_or(&[], RuleSet::rules)
+    }
+
+    /// The policies that put a direction in default deny.
+    pub fn shut_by(&self, direction: Direction) -> impl Iterator<Item = &PolicyRef> + '_ {
+        let of_direction = self
+            .shut_by
+            .iter()
+            .filter(move |(own, _)| *own == direction);
+        of_direction.map(|(_, policy)| policy)
     }
 
     /// Whether the direction is in default deny.

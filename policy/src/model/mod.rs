@@ -27,8 +27,20 @@ pub struct Policy {
     pub reference: PolicyRef,
     /// The file it stands in, as named on the command line.
     pub file: Arc<str>,
+    /// Whether it is enforced or only watched.
+    pub mode: Mode,
     /// Its rules: `spec`, then `specs`.
     pub rules: Vec<Rule>,
+}
+
+/// What becomes of what a policy refuses (annotation `namegate.io/mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It passes, and a record says what would have been refused, and by which policy.
+    Audit,
 }
 
 /// One `spec`.

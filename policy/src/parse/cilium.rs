@@ -39,6 +39,7 @@ pub(super) fn policy(
     const FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "spec", "specs", "status"];
     let fields = reader.fields(at, FIELDS, &[])?;
     let reference = document::metadata(reader, fields.get("metadata"), at, kind, limits);
+    let mode = document::mode(reader, fields.get("metadata"));
     let namespace = reference
         .as_ref()
         .map(|r| Arc::clone(&r.namespace))
@@ -63,6 +64,7 @@ pub(super) fn policy(
     Some(Policy {
         reference: reference?,
         file: Arc::clone(&reader.file),
+        mode: mode?,
         rules,
     })
 }

@@ -38,6 +38,7 @@ pub(super) fn policy(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits) -> O
     let fields = reader.fields(at, FIELDS, &[])?;
     let kind = PolicyKind::ClusterNetworkPolicy;
     let reference = document::metadata(reader, fields.get("metadata"), at, kind, limits);
+    let mode = document::mode(reader, fields.get("metadata"));
     let Some(spec_at) = fields.get("spec") else {
         reader.problem(at, Problem::NoSpec);
         return None;
@@ -68,6 +69,7 @@ pub(super) fn policy(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits) -> O
     Some(Policy {
         reference: reference?,
         file: Arc::clone(&reader.file),
+        mode: mode?,
         rules: vec![Rule {
             subject: subject?,
             tier: tier?,

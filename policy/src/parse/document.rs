@@ -12,7 +12,10 @@ use super::{
     network_policy,
     tree::Value,
 };
-use crate::compiled::{PolicyKind, PolicyRef};
+use crate::{
+    compiled::{PolicyKind, PolicyRef},
+    model::Mode,
+};
 
 const CILIUM_GROUP: &str = "cilium.io/";
 const CILIUM_V2: &str = "cilium.io/v2";
@@ -205,6 +208,35 @@ pub(super) fn metadata(
         namespace: namespace.into(),
         name: name.into(),
     })
+}
+
+/// The annotation `namegate.io/mode`. A mode nobody knows is a mistake: taking it for either one
+/// would surprise.
+pub(super) fn mode(reader: &mut Reader, metadata: Option<&Cursor<'_>>) -> Option<Mode> {
+    const KEY: &str = "namegate.io/mode";
+    // What is wrong with the metadata as a whole was said by whoever read the name.
+    let Some(annotations) = metadata.and_then(|metadata| metadata.member("annotations")) else {
+        return Some(Mode::default());
+    };
+    if matches!(annotations.node.value, Value::Null) {
+        return Some(Mode::default());
+    }
+    let annotations = reader.mapping(&annotations)?;
+    let Some((_, at)) = annotations.into_iter().find(|(key, _)| *key == KEY) else {
+        return Some(Mode::default());
+    };
+    match reader.string(&at)? {
+        "enforce" => Some(Mode::Enforce),
+        "audit" => Some(Mode::Audit),
+        other => {
+            let problem = Problem::NotOneOf {
+                found: other.into(),
+                allowed: "enforce, audit".into(),
+            };
+            reader.problem(&at, problem);
+            None
+        }
+    }
 }
 
 /// A DNS subdomain (RFC 1123), as Kubernetes wants it.

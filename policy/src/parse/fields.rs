@@ -60,6 +60,15 @@ impl<'a> Cursor<'a> {
         Self { node, path }
     }
 
+    /// A member of a mapping; none of anything else.
+    pub(super) fn member(&self, name: &str) -> Option<Self> {
+        let Value::Map(members) = &self.node.value else {
+            return None;
+        };
+        let member = members.iter().find(|member| &*member.key == name)?;
+        Some(self.field(&member.key, &member.value))
+    }
+
     fn index(&self, at: usize, node: &'a Node) -> Self {
         Self {
             node,

@@ -30,6 +30,7 @@ pub(super) fn policy(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits) -> O
     let fields = reader.fields(at, FIELDS, &[])?;
     let kind = PolicyKind::NetworkPolicy;
     let reference = document::metadata(reader, fields.get("metadata"), at, kind, limits);
+    let mode = document::mode(reader, fields.get("metadata"));
     let Some(spec_at) = fields.get("spec") else {
         reader.problem(at, Problem::NoSpec);
         return None;
@@ -80,6 +81,7 @@ pub(super) fn policy(reader: &mut Reader, at: &Cursor<'_>, limits: &Limits) -> O
     Some(Policy {
         reference,
         file: Arc::clone(&reader.file),
+        mode: mode?,
         rules: vec![rule],
     })
 }

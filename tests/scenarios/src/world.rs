@@ -125,6 +125,7 @@ impl World {
                         Some(coming) => Some(Arc::new(self.policy(workload, coming)?)),
                         None => None,
                     },
+                    enforced: None,
                     audit: workload.audit,
                 })
             })

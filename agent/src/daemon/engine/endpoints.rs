@@ -139,12 +139,12 @@ impl Engine {
             },
         };
         self.datapath
-            .set_endpoint(ifindex, &workload.spec(id, wiring, installed.id))?;
+            .set_endpoint(ifindex, &workload.spec(id, wiring, installed.ids))?;
         workload.enforced = Some(Enforced {
             id,
             ifindex,
             wiring,
-            policy: installed.id,
+            policy: installed.ids,
         });
         let (tail, clock) = (Arc::clone(&self.tail), self.clock);
         let subject = Subject {
@@ -155,7 +155,7 @@ impl Engine {
                 labels: workload.labels.iter().map(ToString::to_string).collect(),
                 pod_name: workload.config.interface.clone(),
             },
-            policy: installed.policy,
+            policy: installed.policies,
             book: Arc::clone(&self.book),
         };
         self.recorders

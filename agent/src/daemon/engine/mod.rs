@@ -20,10 +20,10 @@ use std::{
 
 use dnsproxy::{ControlMsg, ShardThread};
 use dnsproxy_core::{EndpointSnapshot, Snapshot};
-use fqdn_ebpf_loader::{Datapath, PolicyId};
+use fqdn_ebpf_loader::Datapath;
 use identity::{AddressBook, EndpointId, IdentityId, LabelSet, SelectorId, reserved};
 use ipnet::IpNet;
-use policy::{compiled::EndpointPolicy, model::Policy};
+use policy::{compiled::Layered, model::Policy};
 use tokio::sync::mpsc;
 
 use crate::recorder::{LookupCounts, Recorder, Tail, WallClock};
@@ -35,17 +35,17 @@ use super::{
     heritage::Heritage,
     journal::{Entry, Journal, Past},
     links::Links,
-    workload::Workload,
+    workload::{PolicyIds, Workload},
 };
 
 /// Where resolvers listen.
 const DNS_PORT: u16 = 53;
 
-/// A policy in the kernel.
+/// Policies in the kernel.
 #[derive(Clone, Debug)]
 struct Installed {
-    id: PolicyId,
-    policy: Arc<EndpointPolicy>,
+    ids: PolicyIds,
+    policies: Layered,
 }
 
 /// Everything that enforces.
@@ -217,22 +217,25 @@ impl Engine {
     }
 
     fn endpoint_snapshot(&self, workload: &Workload) -> Option<EndpointSnapshot> {
+        let policies = self.policies_of(workload)?;
         Some(EndpointSnapshot {
             id: workload.enforced.as_ref()?.id,
             addresses: workload.config.addresses.clone(),
-            policy: self.policy_of(workload)?,
+            policy: policies.whole,
+            enforced: policies.enforced,
             next: self
                 .coming
                 .as_ref()
-                .and_then(|coming| coming.policy_of(workload)),
+                .and_then(|coming| coming.policies_of(workload))
+                .map(|policies| policies.whole),
             audit: workload.config.audit,
         })
     }
 
-    /// The policy in force for a workload.
-    pub(crate) fn policy_of(&self, workload: &Workload) -> Option<Arc<EndpointPolicy>> {
+    /// The policies in force for a workload.
+    pub(crate) fn policies_of(&self, workload: &Workload) -> Option<Layered> {
         let installed = self.installed.as_ref()?.get(&workload.labels)?;
-        Some(Arc::clone(&installed.policy))
+        Some(installed.policies.clone())
     }
 
     /// Every policy in force.

@@ -4,21 +4,21 @@
 //! Out: new policy numbers with their entries; then one write an endpoint that makes it use them.
 //! Not here: reading files (`files`), compiling (`catalog`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use fqdn_ebpf_loader::PolicyId;
 use identity::{IdentityId, LabelSet};
 use ipnet::IpNet;
-use policy::{compiled::EndpointPolicy, model::Policy};
+use policy::{
+    compiled::{EndpointPolicy, Layered},
+    model::Policy,
+};
 
 use super::{
     super::{
         catalog::Compiled,
         error::DaemonError,
-        workload::{Enforced, Workload},
+        workload::{Enforced, PolicyIds, Workload},
     },
     Engine, Installed,
 };
@@ -34,9 +34,9 @@ pub(super) struct Coming {
 
 impl Coming {
     /// What comes next for a workload.
-    pub(super) fn policy_of(&self, workload: &Workload) -> Option<Arc<EndpointPolicy>> {
+    pub(super) fn policies_of(&self, workload: &Workload) -> Option<Layered> {
         let installed = self.next.get(&workload.labels)?;
-        Some(Arc::clone(&installed.policy))
+        Some(installed.policies.clone())
     }
 }
 
@@ -137,12 +137,12 @@ impl Engine {
             self.withdraw(&added);
             return Err(error);
         }
-        let kept: BTreeSet<_> = next.values().map(|installed| installed.id).collect();
-        let old: Vec<_> = before
-            .values()
-            .map(|installed| installed.id)
-            .filter(|id| !kept.contains(id))
-            .collect();
+        let ids = |all: &BTreeMap<LabelSet, Installed>| -> BTreeSet<PolicyId> {
+            all.values()
+                .flat_map(|installed| installed.ids.all())
+                .collect()
+        };
+        let old: Vec<_> = ids(&before).difference(&ids(&next)).copied().collect();
         self.installed = Some(next);
         self.policies = policies;
         self.withdraw(&old);
@@ -157,8 +157,9 @@ impl Engine {
             else {
                 continue;
             };
-            if enforced.policy != installed.id {
-                self.datapath.announce(enforced.id, installed.id)?;
+            if enforced.policy != installed.ids {
+                let next = [Some(installed.ids.whole), installed.ids.enforced];
+                self.datapath.announce(enforced.id, next)?;
             }
         }
         Ok(())
@@ -171,23 +172,38 @@ impl Engine {
         next: &mut BTreeMap<LabelSet, Installed>,
         added: &mut Vec<PolicyId>,
     ) -> Result<(), DaemonError> {
-        for (labels, policy) in compiled {
+        for (labels, policies) in compiled {
             let same = before
                 .get(&labels)
-                .filter(|installed| installed.policy == policy);
+                .filter(|installed| installed.policies == policies);
             let installed = match same {
                 Some(installed) => installed.clone(),
-                None => {
-                    let id = PolicyId::new(self.next_policy);
-                    self.next_policy = self.next_policy.wrapping_add(1).max(1);
-                    self.datapath.set_policy(id, &policy)?;
-                    added.push(id);
-                    Installed { id, policy }
-                }
+                None => Installed {
+                    ids: PolicyIds {
+                        whole: self.write_policy(&policies.whole, added)?,
+                        enforced: match &policies.enforced {
+                            Some(enforced) => Some(self.write_policy(enforced, added)?),
+                            None => None,
+                        },
+                    },
+                    policies,
+                },
             };
             next.insert(labels, installed);
         }
         Ok(())
+    }
+
+    fn write_policy(
+        &mut self,
+        policy: &EndpointPolicy,
+        added: &mut Vec<PolicyId>,
+    ) -> Result<PolicyId, DaemonError> {
+        let id = PolicyId::new(self.next_policy);
+        self.next_policy = self.next_policy.wrapping_add(1).max(1);
+        self.datapath.set_policy(id, policy)?;
+        added.push(id);
+        Ok(id)
     }
 
     /// Makes every endpoint in the kernel use these policies.
@@ -199,13 +215,13 @@ impl Engine {
             let Some(enforced) = workload.enforced.clone() else {
                 continue;
             };
-            if enforced.policy == installed.id {
+            if enforced.policy == installed.ids {
                 continue;
             }
-            let spec = workload.spec(enforced.id, enforced.wiring, installed.id);
+            let spec = workload.spec(enforced.id, enforced.wiring, installed.ids);
             self.datapath.set_endpoint(enforced.ifindex, &spec)?;
             workload.enforced = Some(Enforced {
-                policy: installed.id,
+                policy: installed.ids,
                 ..enforced
             });
         }

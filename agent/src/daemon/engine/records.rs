@@ -21,11 +21,11 @@ impl Engine {
             let Some(enforced) = &workload.enforced else {
                 continue;
             };
-            let Some(policy) = self.policy_of(workload) else {
+            let Some(policies) = self.policies_of(workload) else {
                 continue;
             };
             if let Some(recorder) = self.recorders.get_mut(&enforced.id) {
-                recorder.update(policy, Arc::clone(&self.book));
+                recorder.update(policies, Arc::clone(&self.book));
             }
         }
     }

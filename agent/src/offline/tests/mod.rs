@@ -119,6 +119,57 @@ fn audit_mode_lets_through_what_it_names() {
     assert_eq!(text, "audit lets it through: Policy denied");
 }
 
+/// A policy in audit refuses nothing and is named; one that is enforced beside it still refuses.
+#[test]
+fn one_policy_in_audit_is_watched_and_the_others_are_enforced() {
+    let watched = cnp(
+        "watched",
+        "{endpointSelector: {matchLabels: {app: a}}, egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}], \
+         egressDeny: [{toPorts: [{ports: [{port: '82', protocol: TCP}]}]}]}",
+    )
+    .replace(
+        "metadata: {",
+        "metadata: {annotations: {namegate.io/mode: audit}, ",
+    );
+    assert!(watched.contains("namegate.io/mode"), "{watched}");
+    let fence = cnp(
+        "fence",
+        "{endpointSelector: {matchLabels: {app: a}}, enableDefaultDeny: {egress: false}, \
+         egressDeny: [{toPorts: [{ports: [{port: '83', protocol: TCP}]}]}]}",
+    );
+    let outcomes = outcomes(
+        PODS,
+        &(watched + &fence),
+        "
+- {from: ci/a, to: ci/b, protocol: TCP, port: 80}
+- {from: ci/a, to: ci/b, protocol: TCP, port: 81}
+- {from: ci/a, to: ci/b, protocol: TCP, port: 82}
+- {from: ci/a, to: ci/b, protocol: TCP, port: 83}
+",
+    );
+    let found: Vec<_> = outcomes
+        .iter()
+        .map(|o| {
+            let egress = o.egress.as_ref().unwrap();
+            (o.verdict, egress.reason, egress.rules.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Verdict::Forwarded, 0, String::new()),
+            (Verdict::Audit, 0, String::new()),
+            (Verdict::Audit, 0, "CiliumNetworkPolicy/ci/watched".into()),
+            (Verdict::Dropped, 181, "CiliumNetworkPolicy/ci/fence".into()),
+        ]
+    );
+    let text = &outcomes[1].egress.as_ref().unwrap().reason_text;
+    assert_eq!(
+        text,
+        "audit lets it through: Policy denied by CiliumNetworkPolicy/ci/watched"
+    );
+}
+
 #[test]
 fn the_family_is_the_first_both_ends_have() {
     let policies = cnp(
