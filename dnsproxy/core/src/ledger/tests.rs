@@ -339,6 +339,7 @@ fn workload(policy: &EndpointPolicy) -> Workload {
     Workload {
         policy: Arc::new(policy.clone()),
         next: None,
+        enforced: None,
         audit: false,
     }
 }
