@@ -23,13 +23,10 @@ use flows::{Filter, FlowRecord, NameTest};
 use futures_util::StreamExt;
 use identity::EndpointId;
 use policy::fqdn::{Fqdn, NameSelector, Pattern};
-use tokio::{net::UnixListener, sync::broadcast};
-use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+use tokio::{net::UnixListener, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::api::{self, CacheRow, CleanQuery, Cleaned, FqdnNames, ObserveQuery, Rows, Status};
-
-/// Records kept for readers that are slower than events.
-pub(crate) const FOLLOW_BUFFER: usize = 1024;
 
 /// Past records that one request may ask for.
 const MOST_PAST: usize = 100_000;
@@ -48,12 +45,13 @@ pub(crate) trait Source: Send + Sync + 'static {
     ) -> impl Future<Output = Option<Cleaned>> + Send;
     /// The selectors and what they match.
     fn names(&self) -> impl Future<Output = FqdnNames> + Send;
-    /// Past records, and those to come.
+    /// Past records, and those to come if they are to be followed.
     fn records(
         &self,
         last: usize,
         filter: &Filter,
-    ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>);
+        follow: bool,
+    ) -> (Vec<FlowRecord>, Option<mpsc::Receiver<Arc<FlowRecord>>>);
     /// Rows of one kind; none when there are no such rows here.
     fn list(&self, _what: &str) -> Option<Rows> {
         None
@@ -176,24 +174,14 @@ async fn observe<S: Source>(
         Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
     };
     let last = query.last.unwrap_or(20).min(MOST_PAST);
-    let (past, coming) = source.records(last, &filter);
+    let (past, coming) = source.records(last, &filter, query.follow);
     let past = futures_util::stream::iter(past.into_iter().map(|record| json_line(&record)));
-    let body = if query.follow {
-        let coming = BroadcastStream::new(coming).filter_map(move |record| {
-            let line = match record {
-                Ok(record) if filter.accepts(&record) => Some(json_line(&record)),
-                Ok(_) => None,
-                // The reader was too slow; the counters have them all.
-                Err(BroadcastStreamRecvError::Lagged(missed)) => {
-                    tracing::debug!(missed, "a reader of `observe` missed records");
-                    None
-                }
-            };
-            async move { line }
-        });
-        Body::from_stream(past.chain(coming))
-    } else {
-        Body::from_stream(past)
+    let body = match coming {
+        Some(coming) => {
+            let coming = ReceiverStream::new(coming).map(|record| json_line(&record));
+            Body::from_stream(past.chain(coming))
+        }
+        None => Body::from_stream(past),
     };
     match Response::builder()
         .header(header::CONTENT_TYPE, "application/x-ndjson")

@@ -12,7 +12,7 @@ use fqdn_ebpf_loader::Sizes;
 use identity::EndpointId;
 use policy::{compiled::EndpointPolicy, fqdn::Pattern, select};
 use tokio::{
-    sync::{broadcast, oneshot},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 
@@ -240,10 +240,11 @@ impl Source for Inspector {
         &self,
         last: usize,
         filter: &Filter,
-    ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
+        follow: bool,
+    ) -> (Vec<FlowRecord>, Option<mpsc::Receiver<Arc<FlowRecord>>>) {
         let tail = Arc::clone(&self.0.engine().tail);
-        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.records(last, filter)
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.records(last, filter, follow)
     }
 
     fn list(&self, what: &str) -> Option<Rows> {

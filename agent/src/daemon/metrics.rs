@@ -187,6 +187,13 @@ fn dns(agent: &Agent, registry: &mut Registry) {
     let lost = Counter::<u64>::default();
     lost.inc_by(agent.lost_records.load(Ordering::Relaxed));
     registry.register("records_lost", "Query records that found no room", lost);
+    let missed = Counter::<u64>::default();
+    missed.inc_by(agent.engine().missed());
+    registry.register(
+        "observe_missed",
+        "Records that followers of `observe` were too slow for",
+        missed,
+    );
 }
 
 fn state(agent: &Agent, registry: &mut Registry) {

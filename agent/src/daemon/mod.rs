@@ -56,7 +56,7 @@ const LOOK_AFTER: u32 = 2;
 /// Ticks between two collections of identities nobody uses any more.
 const COLLECT: u32 = 15;
 /// Events taken in at a time.
-const EVENTS: usize = 4096;
+const EVENTS: usize = 512;
 /// How long a shard may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -191,6 +191,9 @@ impl Loop {
                     if !self.agent.engine().packets(&mut self.events, EVENTS) {
                         ready.clear_ready();
                     }
+                    // Followers take what they wait for before more is made.
+                    drop(ready);
+                    tokio::task::yield_now().await;
                 }
             }
         }

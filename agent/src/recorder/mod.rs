@@ -28,7 +28,7 @@ use lru::LruCache;
 use policy::{compiled::Layered, fqdn::Fqdn};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::broadcast,
+    sync::mpsc,
 };
 
 pub(crate) use clock::WallClock;
@@ -88,13 +88,14 @@ impl Recorder {
         }
     }
 
-    /// The newest records, and those to come.
+    /// The newest records, and those to come if they are to be followed.
     pub(crate) fn records(
         &self,
         last: usize,
         filter: &Filter,
-    ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
-        self.tail().records(last, filter)
+        follow: bool,
+    ) -> (Vec<FlowRecord>, Option<mpsc::Receiver<Arc<FlowRecord>>>) {
+        self.tail().records(last, filter, follow)
     }
 
     /// The policy or the addresses have changed: what comes is told by these.

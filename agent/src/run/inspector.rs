@@ -15,7 +15,7 @@ use fqdn_ebpf_loader::Datapath;
 use identity::EndpointId;
 use jiff::Timestamp;
 use policy::{compiled::EndpointPolicy, fqdn::Pattern};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     api::{CacheRow, Cleaned, EndpointInfo, FqdnNames, LearnedName, Status, Totals},
@@ -146,7 +146,8 @@ impl Source for Inspector {
         &self,
         last: usize,
         filter: &Filter,
-    ) -> (Vec<FlowRecord>, broadcast::Receiver<Arc<FlowRecord>>) {
-        self.recorder().records(last, filter)
+        follow: bool,
+    ) -> (Vec<FlowRecord>, Option<mpsc::Receiver<Arc<FlowRecord>>>) {
+        self.recorder().records(last, filter, follow)
     }
 }

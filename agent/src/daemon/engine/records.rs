@@ -4,7 +4,7 @@
 //! Out: records for `observe`, counts of lookups.
 //! Not here: making a record (`recorder`).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use dnsproxy_core::{Moment, QueryRecord};
 use fqdn_ebpf_loader::Events;
@@ -41,6 +41,12 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Records that followers of `observe` were too slow for.
+    pub(crate) fn missed(&self) -> u64 {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.missed()
     }
 
     /// Takes in what the proxy reported.
