@@ -6,7 +6,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{steering::SteeringError, world::WorldError};
+use crate::{pod::PodError, steering::SteeringError, world::WorldError};
 
 use super::config::ConfigError;
 
@@ -28,6 +28,21 @@ pub enum DaemonError {
     /// DNS cannot be steered.
     #[error(transparent)]
     Steering(#[from] SteeringError),
+    /// Firewalls of others, or the trial, cannot be handled.
+    #[error(transparent)]
+    Pod(#[from] PodError),
+    /// Services are translated where queries cannot be steered any more.
+    #[error(
+        "IPVS is in use here ({seen}): queries to its services cannot be steered, so names would not be \
+         learned and rules by name would stay shut; run kube-proxy in its nftables or iptables mode"
+    )]
+    Ipvs {
+        /// How that is known.
+        seen: String,
+    },
+    /// A steered query was not answered.
+    #[error("{0}")]
+    Trial(String),
     /// Links cannot be listed.
     #[error("cannot {action}: {reason}")]
     Netlink {

@@ -180,7 +180,7 @@ impl Engine {
             .values()
             .filter_map(|workload| Some(workload.attached.as_ref()?.0))
             .collect();
-        let sizes = self.config.sizes.into();
+        let sizes = self.config.map_sizes();
         let retained =
             Pins::open(&self.config.state.pins, &sizes).and_then(|pins| pins.retain(&interfaces));
         let retained = retained.and_then(|()| clear_filters(&interfaces));

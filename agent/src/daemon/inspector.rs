@@ -8,7 +8,6 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use dnsproxy::ControlMsg;
 use flows::{Filter, FlowRecord};
-use fqdn_ebpf_loader::Sizes;
 use identity::EndpointId;
 use policy::{compiled::EndpointPolicy, fqdn::Pattern, select};
 use tokio::{
@@ -61,6 +60,11 @@ impl Inspector {
         }
         if let Some(problem) = health.watch_problem {
             all.push(format!("policy files cannot be watched: {problem}"));
+        }
+        if let Some(reason) = health.trial {
+            all.push(format!(
+                "DNS is not steered, no name can be learned: {reason}"
+            ));
         }
         if health.shards.is_none() && health.ready {
             all.push("the DNS proxy does not answer".to_owned());
@@ -177,7 +181,7 @@ impl Source for Inspector {
                 problems,
                 endpoints,
                 policies_since,
-                memory_budget: Sizes::from(engine.config.sizes).memory_budget(processors),
+                memory_budget: engine.config.map_sizes().memory_budget(processors),
             }),
         }
     }

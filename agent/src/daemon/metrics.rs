@@ -63,11 +63,21 @@ async fn healthz(State(agent): State<Arc<Agent>>) -> (StatusCode, &'static str) 
     }
 }
 
-async fn readyz(State(agent): State<Arc<Agent>>) -> (StatusCode, &'static str) {
-    if agent.health().ready && agent.engine().has_policies() {
-        (StatusCode::OK, "ready\n")
+async fn readyz(State(agent): State<Arc<Agent>>) -> (StatusCode, String) {
+    let health = agent.health().clone();
+    let missing = if !health.ready {
+        Some("not everything is set up".to_owned())
+    } else if !agent.engine().has_policies() {
+        Some("no policies could be read yet".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        health.trial
+    };
+    match missing {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {reason}\n"),
+        ),
     }
 }
 
@@ -231,6 +241,13 @@ fn state(agent: &Agent, registry: &mut Registry) {
         "policy_load_failures",
         "Changes of policy that were refused",
         failures,
+    );
+    let steered: Gauge = Gauge::default();
+    steered.set(i64::from(health.ready && health.trial.is_none()));
+    registry.register(
+        "dns_steered",
+        "1 while a query that the agent sends itself is steered to its DNS proxy and answered",
+        steered,
     );
     let stale: Gauge = Gauge::default();
     stale.set(i64::from(!health.policy_mistakes.is_empty()));

@@ -20,8 +20,10 @@ mod links;
 mod lists;
 mod metrics;
 mod network;
+mod obstacles;
 mod service;
 mod start;
+mod trial;
 mod workload;
 
 use std::{
@@ -82,6 +84,8 @@ pub(crate) struct Health {
     pub(crate) failed_loads: u64,
     /// Everything is set up.
     pub(crate) ready: bool,
+    /// Why a steered query got no answer when that was tried last.
+    pub(crate) trial: Option<String>,
     /// What the shards counted when they were asked last; none when one did not answer.
     pub(crate) shards: Option<Vec<(ShardCounters, Counters)>>,
 }
@@ -178,6 +182,7 @@ impl Loop {
                         .map_err(DaemonError::system("the clock"))?;
                     service::tell(&[NotifyState::Reloading, now]);
                     self.read_policies().await;
+                    self.mend_steering().await;
                     service::tell(&[NotifyState::Ready]);
                 }
                 () = self.files.changed() => self.read_policies().await,
@@ -346,6 +351,7 @@ impl Loop {
             self.agent.write_journal_anew().await?;
         }
         if self.ticks.is_multiple_of(COLLECT) {
+            self.mend_steering().await;
             let collected = self.agent.engine().datapath.collect_identities();
             match collected {
                 Ok(0) => {}
@@ -354,6 +360,18 @@ impl Loop {
             }
         }
         self.ask_shards().await
+    }
+
+    /// A firewall that was reloaded has lost our rules.
+    async fn mend_steering(&mut self) {
+        let steering = self.agent.engine().config.steering;
+        if let Err(error) = obstacles::open(steering).await {
+            tracing::warn!(%error, "firewalls of others were not looked at");
+        }
+        let failing = self.agent.health().trial.is_some();
+        if failing {
+            self.try_steering().await;
+        }
     }
 
     /// Whether every shard still answers; one that ended ends the agent, and nothing is open.

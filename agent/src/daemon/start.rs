@@ -18,7 +18,7 @@ use std::{
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Core, QueryRecord, QueryVerdict, TtlBounds};
-use fqdn_ebpf_loader::{Datapath, Pins, Sizes, clear_filters};
+use fqdn_ebpf_loader::{Datapath, Pins, clear_filters};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
@@ -37,7 +37,7 @@ use super::{
     links::Watch,
     metrics,
     network::Network,
-    service,
+    obstacles, service,
 };
 
 /// Query records that may wait for the recorder; what does not fit is counted.
@@ -52,12 +52,17 @@ pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
         path: config.socket.clone(),
         source,
     })?;
-    let watch = Watch::start()?;
+    let mut watch = Watch::start()?;
+    obstacles::refuse_ipvs(&watch.links().await?)?;
     let network = Network::install(&watch.handle, &config.steering).await?;
+    if let Err(error) = obstacles::open(config.steering).await {
+        tracing::warn!(%error, "firewalls of others are as they were");
+    }
     let (mut engine, records, lost_records) = match engine(&config) {
         Ok(started) => started,
         Err(error) => {
             network.remove(&watch.handle).await;
+            obstacles::close().await;
             return Err(error);
         }
     };
@@ -89,6 +94,7 @@ pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
     service::tell(&[NotifyState::Stopping]);
     server.abort();
     stop(&agent).await;
+    obstacles::close().await;
     following.network.remove(&following.watch.handle).await;
     followed
 }
@@ -107,6 +113,7 @@ pub(super) async fn remove(config: &Config) -> Result<(), DaemonError> {
     let watch = Watch::start()?;
     let network = Network::install(&watch.handle, &config.steering).await?;
     network.remove(&watch.handle).await;
+    obstacles::close().await;
     Ok(())
 }
 
@@ -119,6 +126,7 @@ async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError
     following.read_policies().await;
     following.look().await;
     following.ask_shards().await?;
+    following.try_steering().await;
     agent.health().ready = true;
     service::tell(&[NotifyState::Ready]);
     tracing::info!(socket = %config.socket.display(), "ready");
@@ -129,7 +137,7 @@ async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError
 fn engine(
     config: &Arc<Config>,
 ) -> Result<(Engine, mpsc::Receiver<QueryRecord>, Arc<AtomicU64>), DaemonError> {
-    let sizes = Sizes::from(config.sizes);
+    let sizes = config.map_sizes();
     let processors = thread::available_parallelism()
         .ok()
         .and_then(|count| u32::try_from(count.get()).ok())

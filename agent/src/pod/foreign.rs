@@ -1,7 +1,7 @@
 //! Accept rules in other people's nftables chains.
 //!
-//! In:  nft's listing, the pod's link, the resolvers.
-//! Out: rules at the head of chains that would drop the pod's packets, tagged with their owner; and their removal.
+//! In:  nft's listing; what is to pass.
+//! Out: rules at the head of chains that would drop it, tagged with their owner; and their removal.
 //! Not here: chains managed by iptables, where iptables exists (`xtables`).
 //!
 //! An accept in a table of ours cannot overrule a drop in another table: every base chain of a hook has its say.
@@ -15,10 +15,15 @@ use super::{PodError, owner::Owner, slots::LINK_PREFIX, tools, xtables};
 
 /// What to let through.
 #[derive(Debug, Clone)]
-pub(crate) struct Passage<'a> {
-    pub(crate) link: &'a str,
-    pub(crate) resolvers: &'a [SocketAddr],
-    pub(crate) ipv6: bool,
+pub(crate) enum Passage<'a> {
+    /// A pod's packets through the host, and answers of its resolvers.
+    Pod {
+        link: &'a str,
+        resolvers: &'a [SocketAddr],
+        ipv6: bool,
+    },
+    /// DNS that is steered to a proxy of this host, and what the proxy sends back.
+    Steered { mark: u32, reply: u32, mask: u32 },
 }
 
 /// A foreign base chain that may drop what we need.
@@ -34,13 +39,16 @@ pub(crate) struct Chain {
 pub(crate) enum Hook {
     Forward,
     Input,
+    Output,
 }
 
-/// Opens every obstacle for `owner`.
+/// Opens every obstacle for `owner`; those it opened before stay as they are.
 pub(crate) fn open(passage: &Passage<'_>, owner: &Owner) -> Result<(), PodError> {
     let ruleset = Ruleset::read()?;
-    for chain in ruleset.obstacles() {
-        if xtables::manages(&chain.family, &chain.table, &chain.name) {
+    for chain in ruleset.obstacles(passage) {
+        if xtables::manages(&chain.family, &chain.table, &chain.name)
+            || ruleset.is_open(&chain, owner)
+        {
             continue;
         }
         let rules = chain.rules(passage, &owner.tag());
@@ -94,13 +102,23 @@ impl Chain {
                 "family": self.family, "table": self.table, "chain": self.name, "expr": matches, "comment": tag,
             }}})
         };
-        match self.hook {
-            Hook::Forward if self.family == "ip6" && !passage.ipv6 => Vec::new(),
-            Hook::Forward => ["iifname", "oifname"]
-                .map(|key| insert(vec![equals(json!({"meta": {"key": key}}), json!(passage.link))]))
+        let marked = |mark: &u32, mask: &u32| {
+            let bits = json!({"&": [{"meta": {"key": "mark"}}, mask]});
+            vec![insert(vec![equals(bits, json!(mark))])]
+        };
+        match (self.hook, passage) {
+            (Hook::Input, Passage::Steered { mark, mask, .. }) => marked(mark, mask),
+            (Hook::Output, Passage::Steered { reply, mask, .. }) => marked(reply, mask),
+            (Hook::Forward, Passage::Steered { .. }) | (Hook::Output, Passage::Pod { .. }) => {
+                Vec::new()
+            }
+            (Hook::Forward, Passage::Pod { ipv6, .. }) if self.family == "ip6" && !ipv6 => {
+                Vec::new()
+            }
+            (Hook::Forward, Passage::Pod { link, .. }) => ["iifname", "oifname"]
+                .map(|key| insert(vec![equals(json!({"meta": {"key": key}}), json!(link))]))
                 .into(),
-            Hook::Input => passage
-                .resolvers
+            (Hook::Input, Passage::Pod { resolvers, .. }) => resolvers
                 .iter()
                 .map(|resolver| (resolver, if resolver.is_ipv4() { "ip" } else { "ip6" }))
                 .filter(|(_, family)| self.family == "inet" || self.family == *family)
@@ -143,6 +161,9 @@ struct ChainObject {
     family: String,
     table: String,
     name: String,
+    /// `filter`, `nat`, `route`; none for a chain of no hook.
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
     #[serde(default)]
     hook: Option<String>,
     #[serde(default)]
@@ -204,15 +225,18 @@ impl Ruleset {
         Ok(())
     }
 
-    /// Forward chains that drop by default or have rules, and input chains that drop by default.
-    fn obstacles(&self) -> Vec<Chain> {
+    /// For a pod: forward chains that drop by default or have rules, and input chains that drop by default. For
+    /// steered DNS: input and output chains that drop by default or have rules.
+    fn obstacles(&self, passage: &Passage<'_>) -> Vec<Chain> {
+        let steered = matches!(passage, Passage::Steered { .. });
         self.chains
             .iter()
             .filter_map(|chain| {
                 let drops = chain.policy.as_deref() == Some("drop");
                 let hook = match chain.hook.as_deref()? {
-                    "forward" if drops || self.has_rules(chain) => Hook::Forward,
-                    "input" if drops => Hook::Input,
+                    "forward" if !steered && (drops || self.has_rules(chain)) => Hook::Forward,
+                    "input" if drops || (steered && self.has_rules(chain)) => Hook::Input,
+                    "output" if steered && (drops || self.has_rules(chain)) => Hook::Output,
                     _ => return None,
                 };
                 Some(Chain {
@@ -232,6 +256,12 @@ impl Ruleset {
         })
     }
 
+    fn is_open(&self, chain: &Chain, owner: &Owner) -> bool {
+        self.tagged(&|tagged| tagged == owner).iter().any(|rule| {
+            rule.family == chain.family && rule.table == chain.table && rule.chain == chain.name
+        })
+    }
+
     fn tagged(&self, wanted: &dyn Fn(&Owner) -> bool) -> Vec<&RuleObject> {
         self.rules
             .iter()
@@ -246,15 +276,15 @@ impl Ruleset {
 impl ChainObject {
     fn concerns_us(&self) -> bool {
         matches!(self.family.as_str(), "ip" | "ip6" | "inet")
-            && matches!(self.hook.as_deref(), Some("forward" | "input"))
+            && self.kind.as_deref() == Some("filter")
+            && matches!(self.hook.as_deref(), Some("forward" | "input" | "output"))
             && !self.is_ours()
     }
 
-    /// Tables of this and other runs are named like their links.
+    /// Tables of runs are named like their links, the agent's has no number.
     fn is_ours(&self) -> bool {
         let slot = self.table.strip_prefix(LINK_PREFIX);
-        self.family == "inet"
-            && slot.is_some_and(|slot| !slot.is_empty() && slot.bytes().all(|b| b.is_ascii_digit()))
+        self.family == "inet" && slot.is_some_and(|slot| slot.bytes().all(|b| b.is_ascii_digit()))
     }
 }
 

@@ -32,7 +32,7 @@ fn ruleset(text: &str) -> Ruleset {
 }
 
 fn passage<'a>(resolvers: &'a [SocketAddr]) -> Passage<'a> {
-    Passage {
+    Passage::Pod {
         link: "namegate0",
         resolvers,
         ipv6: true,
@@ -43,7 +43,7 @@ fn passage<'a>(resolvers: &'a [SocketAddr]) -> Passage<'a> {
 fn obstacles_are_chains_that_drop_or_have_rules() {
     let ruleset = ruleset(RULESET);
     let found: Vec<_> = ruleset
-        .obstacles()
+        .obstacles(&passage(&[]))
         .into_iter()
         .map(|chain| (chain.table, chain.name, chain.hook))
         .collect();
@@ -107,5 +107,5 @@ fn broken_output_is_an_error_and_no_ruleset_is_empty() {
     // What nft 1.0.6 writes for a table with flags.
     let broken = r#"{"nftables": [{"table": {"family": "inet", "name": "namegate0", "handle": 12, "flags": "#;
     assert!(Ruleset::default().add(broken).is_err());
-    assert!(ruleset("").obstacles().is_empty());
+    assert!(ruleset("").obstacles(&passage(&[])).is_empty());
 }

@@ -33,6 +33,7 @@ mod slots;
 mod spawner;
 mod stage;
 mod tools;
+mod trial;
 mod user;
 mod xtables;
 
@@ -47,7 +48,6 @@ use std::{
 
 use caps::{CapSet, Capability};
 
-pub(crate) use self::tools::find as find_program;
 pub use self::{
     error::PodError,
     running::Running,
@@ -57,15 +57,19 @@ pub use self::{
 };
 use self::{
     firewall::OwnTable,
-    foreign::Passage,
     host::HostNetwork,
     janitor::{Janitor, Note},
     links::Links,
     netlink::{Link, Netlink, with_netlink},
     netns::NetNs,
-    owner::Owner,
     spawner::Spawner,
     stage::{ExecSpec, InitSpec},
+};
+pub(crate) use self::{
+    foreign::{Passage, close as close_firewalls, open as open_firewalls},
+    owner::Owner,
+    tools::find as find_program,
+    trial::Trial,
 };
 
 /// Whether the pod speaks IPv6.
@@ -166,7 +170,7 @@ impl Pod {
         let turned_on = forwarding::acquire(&links.host.name, &network.uplinks, ipv6, owner)?;
         let table = OwnTable::install(&links.host.name, &links.plan, &turned_on)?;
         janitor.note(&Note::Rules(owner))?;
-        let passage = Passage {
+        let passage = Passage::Pod {
             link: &links.host.name,
             resolvers: &spec.resolvers,
             ipv6,

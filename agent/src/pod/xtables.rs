@@ -1,7 +1,7 @@
 //! Accept rules in chains managed by iptables, whichever kernel interface it uses.
 //!
-//! In:  the pod's link, the resolvers.
-//! Out: rules at the head of FORWARD, and of INPUT where it drops; and their removal.
+//! In:  what is to pass.
+//! Out: rules at the head of FORWARD, INPUT and OUTPUT where they would drop it; and their removal.
 //! Not here: native nftables chains (`foreign`).
 //!
 //! iptables-nft refuses a whole table as soon as one rule has an expression it cannot read, which would break Docker
@@ -16,48 +16,28 @@ use super::{PodError, foreign::Passage, owner::Owner, tools};
 struct Tool {
     program: PathBuf,
     ipv6: bool,
+    legacy: bool,
 }
 
-/// Whether a chain is iptables-nft's and an iptables that can change it is installed.
+/// Whether a chain is iptables-nft's and an iptables that can read and change it is installed.
 pub(crate) fn manages(family: &str, table: &str, chain: &str) -> bool {
     table == "filter"
-        && matches!(chain, "FORWARD" | "INPUT")
-        && nft_variant(family == "ip6").is_some_and(|_| family != "inet")
+        && matches!(chain, "FORWARD" | "INPUT" | "OUTPUT")
+        && family != "inet"
+        && nft_tool(family == "ip6").is_some_and(|tool| tool.reads(chain))
 }
 
 pub(crate) fn open(passage: &Passage<'_>, tag: &str) -> Result<(), PodError> {
     for tool in tools_in_use() {
-        if tool.ipv6 && !passage.ipv6 && passage.resolvers.iter().all(SocketAddr::is_ipv4) {
-            continue;
-        }
-        let mark = ["-m", "comment", "--comment", tag, "-j", "ACCEPT"];
-        let forward = tool.list("FORWARD")?;
-        if forward
-            .lines()
-            .any(|line| line == "-P FORWARD DROP" || line.starts_with("-A "))
-        {
-            for direction in ["-i", "-o"] {
-                tool.run(&[&["-I", "FORWARD", direction, passage.link], &mark[..]].concat())?;
-            }
-        }
-        if tool
-            .list("INPUT")?
-            .lines()
-            .any(|line| line == "-P INPUT DROP")
-        {
-            for resolver in passage
-                .resolvers
-                .iter()
-                .filter(|resolver| resolver.is_ipv6() == tool.ipv6)
-            {
-                let (address, port) = (resolver.ip().to_string(), resolver.port().to_string());
-                for protocol in ["udp", "tcp"] {
-                    let matches = [
-                        "-I", "INPUT", "-s", &address, "-p", protocol, "--sport", &port,
-                    ];
-                    let state = ["-m", "conntrack", "--ctstate", "ESTABLISHED"];
-                    tool.run(&[&matches[..], &state[..], &mark[..]].concat())?;
-                }
+        match passage {
+            Passage::Pod {
+                link,
+                resolvers,
+                ipv6,
+            } => tool.open_for_pod(link, resolvers, *ipv6, tag)?,
+            Passage::Steered { mark, reply, mask } => {
+                tool.open_for_mark("INPUT", *mark, *mask, tag)?;
+                tool.open_for_mark("OUTPUT", *reply, *mask, tag)?;
             }
         }
     }
@@ -66,7 +46,10 @@ pub(crate) fn open(passage: &Passage<'_>, tag: &str) -> Result<(), PodError> {
 
 pub(crate) fn close(gone: &dyn Fn(&Owner) -> bool) -> Result<(), PodError> {
     for tool in tools_in_use() {
-        for chain in ["FORWARD", "INPUT"] {
+        for chain in ["FORWARD", "INPUT", "OUTPUT"] {
+            if !tool.reads(chain) {
+                continue;
+            }
             let mut failure = None;
             for delete in tool.deletions(chain, gone)? {
                 let arguments: Vec<_> = delete.iter().map(String::as_str).collect();
@@ -80,6 +63,10 @@ pub(crate) fn close(gone: &dyn Fn(&Owner) -> bool) -> Result<(), PodError> {
         }
     }
     Ok(())
+}
+
+fn accept(tag: &str) -> [&str; 6] {
+    ["-m", "comment", "--comment", tag, "-j", "ACCEPT"]
 }
 
 /// Turns a listed rule into the arguments that delete it, when its tag is one of `gone`.
@@ -97,7 +84,84 @@ fn deletion(line: &str, gone: &dyn Fn(&Owner) -> bool) -> Option<Vec<String>> {
     })
 }
 
+/// Whether a listing has rules, or drops what no rule is about.
+fn may_drop(listed: &str, chain: &str) -> bool {
+    listed
+        .lines()
+        .any(|line| line == format!("-P {chain} DROP") || line.starts_with("-A "))
+}
+
 impl Tool {
+    fn open_for_pod(
+        &self,
+        link: &str,
+        resolvers: &[SocketAddr],
+        ipv6: bool,
+        tag: &str,
+    ) -> Result<(), PodError> {
+        if self.ipv6 && !ipv6 && resolvers.iter().all(SocketAddr::is_ipv4) {
+            return Ok(());
+        }
+        let accept = accept(tag);
+        if self.reads("FORWARD") && may_drop(&self.list("FORWARD")?, "FORWARD") {
+            for direction in ["-i", "-o"] {
+                self.run(&[&["-I", "FORWARD", direction, link], &accept[..]].concat())?;
+            }
+        }
+        if !self.reads("INPUT") {
+            return Ok(());
+        }
+        let input = self.list("INPUT")?;
+        if !input.lines().any(|line| line == "-P INPUT DROP") {
+            return Ok(());
+        }
+        for resolver in resolvers
+            .iter()
+            .filter(|resolver| resolver.is_ipv6() == self.ipv6)
+        {
+            let (address, port) = (resolver.ip().to_string(), resolver.port().to_string());
+            for protocol in ["udp", "tcp"] {
+                let matches = [
+                    "-I", "INPUT", "-s", &address, "-p", protocol, "--sport", &port,
+                ];
+                let state = ["-m", "conntrack", "--ctstate", "ESTABLISHED"];
+                self.run(&[&matches[..], &state[..], &accept[..]].concat())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_for_mark(&self, chain: &str, mark: u32, mask: u32, tag: &str) -> Result<(), PodError> {
+        if !self.reads(chain) {
+            return Ok(());
+        }
+        let listed = self.list(chain)?;
+        if listed.contains(tag) || !may_drop(&listed, chain) {
+            return Ok(());
+        }
+        let bits = format!("{mark:#x}/{mask:#x}");
+        self.run(
+            &[
+                &["-I", chain, "-m", "mark", "--mark", &bits],
+                &accept(tag)[..],
+            ]
+            .concat(),
+        )
+    }
+
+    /// iptables-nft makes a chain when it is listed; one that is not there is no obstacle. One that holds
+    /// what iptables cannot express is nft's (`foreign`).
+    fn reads(&self, chain: &str) -> bool {
+        if self.legacy {
+            return true;
+        }
+        let family = if self.ipv6 { "ip6" } else { "ip" };
+        let exists = tools::nft().is_ok_and(|nft| {
+            tools::output(&nft, &["-t", "list", "chain", family, "filter", chain]).is_ok()
+        });
+        exists && self.list(chain).is_ok()
+    }
+
     fn list(&self, chain: &str) -> Result<String, PodError> {
         tools::output(&self.program, &["-w", "5", "-S", chain])
     }
@@ -121,7 +185,7 @@ impl Tool {
     }
 }
 
-/// Listing a chain creates the tables of that flavour, so only flavours already in use are asked.
+/// Listing a chain of a legacy flavour creates its tables, so only those already in use are asked.
 fn tools_in_use() -> Vec<Tool> {
     let mut found = Vec::new();
     for ipv6 in [false, true] {
@@ -138,28 +202,27 @@ fn tools_in_use() -> Vec<Tool> {
             "iptables-legacy"
         };
         if legacy && let Some(program) = tools::find(binary) {
-            found.push(Tool { program, ipv6 });
+            found.push(Tool {
+                program,
+                ipv6,
+                legacy: true,
+            });
         }
-        let family = if ipv6 { "ip6" } else { "ip" };
-        // iptables-nft makes each of its chains when it is first touched: either may be the only one.
-        let in_use = tools::nft().is_ok_and(|nft| {
-            let exists = |chain| {
-                tools::output(&nft, &["-t", "list", "chain", family, "filter", chain]).is_ok()
-            };
-            exists("FORWARD") || exists("INPUT")
-        });
-        if in_use && let Some(program) = nft_variant(ipv6) {
-            found.push(Tool { program, ipv6 });
-        }
+        found.extend(nft_tool(ipv6));
     }
     found
 }
 
-fn nft_variant(ipv6: bool) -> Option<PathBuf> {
-    tools::find(if ipv6 {
+fn nft_tool(ipv6: bool) -> Option<Tool> {
+    let program = tools::find(if ipv6 {
         "ip6tables-nft"
     } else {
         "iptables-nft"
+    })?;
+    Some(Tool {
+        program,
+        ipv6,
+        legacy: false,
     })
 }
 

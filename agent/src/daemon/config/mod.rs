@@ -17,7 +17,7 @@ use std::{
 };
 
 use dnsproxy_core::Config as DnsConfig;
-use fqdn_ebpf_loader::Config as DatapathConfig;
+use fqdn_ebpf_loader::{Config as DatapathConfig, Sizes};
 use serde::Deserialize;
 
 pub(crate) use endpoint::{EndpointConfig, ResolverConfig};
@@ -106,6 +106,15 @@ impl Config {
                 .checked_div(self.sizes.endpoints)
                 .unwrap_or(0)
         })
+    }
+
+    /// Capacities of the maps: one endpoint more than configured, for trials.
+    pub(crate) fn map_sizes(&self) -> Sizes {
+        let sizes = Sizes::from(self.sizes);
+        Sizes {
+            endpoints: sizes.endpoints.saturating_add(1),
+            ..sizes
+        }
     }
 
     /// The DNS proxy's settings.

@@ -169,7 +169,7 @@ impl Engine {
         Ok(true)
     }
 
-    fn new_endpoint(&mut self) -> EndpointId {
+    pub(in crate::daemon) fn new_endpoint(&mut self) -> EndpointId {
         let id = EndpointId::new(self.next_endpoint);
         self.next_endpoint = self.next_endpoint.saturating_add(1);
         self.journal.append(&Entry::Endpoint(id.get()));

@@ -73,6 +73,8 @@ pub(crate) struct Engine {
     /// What a predecessor left in pinned maps and nobody goes on with yet.
     pub(super) heritage: Option<Heritage>,
     journal: Arc<Journal>,
+    /// Somebody who only asks whether steering works.
+    pub(super) trial: Option<EndpointSnapshot>,
     pub(super) next_endpoint: u32,
     next_policy: u32,
     revision: u64,
@@ -141,6 +143,7 @@ impl Engine {
             put_right: 0,
             heritage: Some(Heritage { adopted, past }),
             journal,
+            trial: None,
             next_endpoint,
             next_policy,
             revision: 0,
@@ -198,6 +201,7 @@ impl Engine {
                     .workloads
                     .values()
                     .filter_map(|workload| self.endpoint_snapshot(workload))
+                    .chain(self.trial.clone())
                     .filter(|endpoint| endpoint.id.get() % count == shard)
                     .collect();
                 let snapshot = Snapshot {
@@ -214,6 +218,13 @@ impl Engine {
                 (thread.control.clone(), snapshot)
             })
             .collect()
+    }
+
+    /// A policy number that is not in use.
+    pub(super) fn new_policy(&mut self) -> PolicyId {
+        let id = PolicyId::new(self.next_policy);
+        self.next_policy = self.next_policy.wrapping_add(1).max(1);
+        id
     }
 
     fn endpoint_snapshot(&self, workload: &Workload) -> Option<EndpointSnapshot> {

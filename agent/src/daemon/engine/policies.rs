@@ -199,8 +199,7 @@ impl Engine {
         policy: &EndpointPolicy,
         added: &mut Vec<PolicyId>,
     ) -> Result<PolicyId, DaemonError> {
-        let id = PolicyId::new(self.next_policy);
-        self.next_policy = self.next_policy.wrapping_add(1).max(1);
+        let id = self.new_policy();
         self.datapath.set_policy(id, policy)?;
         added.push(id);
         Ok(id)
