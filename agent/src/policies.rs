@@ -138,6 +138,10 @@ fn walk(root: &Path, dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Resu
         .map_err(cannot)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
+        // How a Kubernetes volume keeps its versions: the links beside them lead to the one that counts.
+        if entry.file_name().as_encoded_bytes().starts_with(b"..") {
+            continue;
+        }
         let path = entry.path();
         if entry.file_type().map_err(cannot)?.is_dir() {
             walk(root, &path, depth + 1, files)?;
@@ -188,6 +192,25 @@ mod tests {
         fs::write(dir.path().join("README.md"), "no policy").unwrap();
         let loaded = load(&[dir.path().to_owned()], &Limits::default()).unwrap();
         assert_eq!(loaded.policies.len(), 1);
+    }
+
+    #[test]
+    fn a_folder_of_a_config_map_is_read_once_and_as_it_is_at_the_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        for (version, name) in [("..2026_01", "old"), ("..2026_02", "new")] {
+            fs::create_dir(dir.path().join(version)).unwrap();
+            let text = GOOD.replace("good", name);
+            fs::write(dir.path().join(version).join("p.yaml"), text).unwrap();
+        }
+        std::os::unix::fs::symlink("..2026_02", dir.path().join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/p.yaml", dir.path().join("p.yaml")).unwrap();
+        let loaded = load(&[dir.path().to_owned()], &Limits::default()).unwrap();
+        let names: Vec<_> = loaded
+            .policies
+            .iter()
+            .map(|p| p.reference.to_string())
+            .collect();
+        assert_eq!(names, ["CiliumNetworkPolicy/default/new"]);
     }
 
     #[test]

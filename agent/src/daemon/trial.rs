@@ -125,6 +125,7 @@ impl Engine {
                 .flatten()
                 .collect(),
             policy: compiled.into(),
+            next: None,
             audit: false,
         });
         Ok(placed)

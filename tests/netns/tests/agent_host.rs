@@ -65,6 +65,9 @@ fn it_works_beside_firewalls_that_drop_and_leaves_them_as_they_were() -> Result<
 
     // Somebody reloads the firewall: our rules are gone until they are looked for again.
     world.host.nft("flush chain inet own in")?;
+    world
+        .host
+        .nft("add rule inet own in ct state established accept")?;
     world.host.nft("add rule inet own in counter drop")?;
     node.agent()?.signal(nix::sys::signal::Signal::SIGHUP)?;
     until(READY, "DNS past the new firewall", || {
