@@ -126,6 +126,7 @@ impl Engine {
                 .collect(),
             policy: compiled.into(),
             next: None,
+            enforced: None,
             audit: false,
         });
         Ok(placed)

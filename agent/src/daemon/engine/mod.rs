@@ -20,7 +20,7 @@ use std::{
 
 use dnsproxy::{ControlMsg, ShardThread};
 use dnsproxy_core::{EndpointSnapshot, Snapshot};
-use fqdn_ebpf_loader::Datapath;
+use fqdn_ebpf_loader::{Datapath, PolicyId};
 use identity::{AddressBook, EndpointId, IdentityId, LabelSet, SelectorId, reserved};
 use ipnet::IpNet;
 use policy::{compiled::Layered, model::Policy};
