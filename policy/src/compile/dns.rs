@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::RuleIndex;
+use super::part::RuleIndex;
 use crate::{
     compiled::{
         Action, DnsNames, DnsRule, DnsRuleKind, L4, Layer, Level, Peer, PortPrefix, Precedence,
@@ -24,139 +24,138 @@ const DNS_PORT: u16 = 53;
 /// What the proxy speaks.
 const TRANSPORTS: [Protocol; 2] = [Protocol::Udp, Protocol::Tcp];
 
-/// DNS rules as they are gathered.
-#[derive(Default)]
-pub(super) struct Rules {
-    /// `rules.dns`, and plain allows of single ports.
-    about_ports: Vec<DnsRule>,
-    /// Ports and transports with `rules.dns`.
-    restricted: BTreeSet<(Protocol, u16)>,
-    wider: Vec<DnsRule>,
+/// Ports and transports some of whose traffic is steered.
+pub(super) type Steered = BTreeSet<(Protocol, u16)>;
+
+/// A rule about exactly one port: with names, or a plain allow.
+#[derive(Debug)]
+pub(super) struct Ask {
+    peers: Arc<[Peer]>,
+    proto: Option<Protocol>,
+    port: u16,
+    /// `rules.dns`; none for a plain allow.
+    names: Option<DnsNames>,
+    origin: Option<Arc<RuleOrigin>>,
 }
 
-impl Rules {
-    /// A rule about exactly one port: with names, or a plain allow.
-    pub(super) fn about_port(
-        &mut self,
-        peers: &[Peer],
+impl Ask {
+    pub(super) fn new(
+        peers: &Arc<[Peer]>,
         range: PortRange,
         names: Option<&[NameSelector]>,
         origin: Option<&Arc<RuleOrigin>>,
-    ) {
+    ) -> Option<Self> {
         if range.proto == Some(Protocol::Sctp) {
-            return;
+            return None;
         }
-        let names = match names {
-            None => DnsNames::All,
-            Some(names) => {
-                let transports = TRANSPORTS.into_iter();
-                self.restricted.extend(
-                    transports
-                        .filter(|t| range.proto.is_none_or(|own| own == *t))
-                        .map(|t| (t, range.first)),
-                );
-                // Only asterisks allow truly every name, and with it the whole list does.
-                if names.iter().any(NameSelector::is_every_name) {
-                    DnsNames::All
-                } else {
-                    DnsNames::Only(names.iter().cloned().collect::<NameSet>())
-                }
+        // Only asterisks allow truly every name, and with it the whole list does.
+        let names = names.map(|names| {
+            if names.iter().any(NameSelector::is_every_name) {
+                DnsNames::All
+            } else {
+                DnsNames::Only(names.iter().cloned().collect::<NameSet>())
             }
-        };
-        self.about_ports.extend(peers.iter().map(|peer| DnsRule {
-            kind: DnsRuleKind::Port,
-            server: *peer,
+        });
+        Some(Self {
+            peers: Arc::clone(peers),
             proto: range.proto,
-            ports: PortPrefix::one(range.first),
-            names: names.clone(),
+            port: range.first,
+            names,
             origin: origin.cloned(),
-        }));
+        })
     }
 
-    /// The ports and transports some of whose traffic is steered.
-    pub(super) fn steered_ports(&self, learns: bool) -> BTreeSet<(Protocol, u16)> {
-        let by_names = TRANSPORTS.into_iter().filter(|_| learns);
-        self.restricted
+    fn transports(&self) -> impl Iterator<Item = (Protocol, u16)> + '_ {
+        let own = |t: &Protocol| self.proto.is_none_or(|own| own == *t);
+        TRANSPORTS.into_iter().filter(own).map(|t| (t, self.port))
+    }
+
+    /// What this rule steers by itself.
+    pub(super) fn restricts(&self) -> impl Iterator<Item = (Protocol, u16)> + '_ {
+        self.transports().filter(|_| self.names.is_some())
+    }
+
+    /// The rules for its peers, if anything is steered that they can be asked about. Without
+    /// default deny everything may be asked: DNS rules only add the redirect.
+    pub(super) fn rules(&self, steered: &Steered, shut: bool) -> impl Iterator<Item = DnsRule> {
+        let counts = self.transports().any(|own| steered.contains(&own));
+        self.peers
             .iter()
-            .copied()
-            .chain(by_names.map(|t| (t, DNS_PORT)))
-            .collect()
-    }
-
-    /// Without default deny everything may be asked: DNS rules only add the redirect. What of
-    /// everybody's traffic has to be steered then.
-    pub(super) fn unrestricted(
-        &mut self,
-        steered: &BTreeSet<(Protocol, u16)>,
-        learns: bool,
-    ) -> Vec<L4> {
-        self.wider
-            .extend(steered.iter().map(|(proto, port)| DnsRule {
-                kind: DnsRuleKind::Wider,
-                server: Peer::Any,
-                proto: Some(*proto),
-                ports: PortPrefix::one(*port),
-                names: DnsNames::All,
-                origin: None,
-            }));
-        for rule in &mut self.about_ports {
-            rule.names = DnsNames::All;
-        }
-        let by_names = TRANSPORTS.into_iter().filter(|_| learns);
-        by_names.map(|t| L4::port(t, DNS_PORT)).collect()
-    }
-
-    /// Turns what a peer is allowed on port 53 into a redirect.
-    pub(super) fn steer(
-        &mut self,
-        peer: Peer,
-        layers: &mut Vec<Layer<RuleIndex>>,
-        origins: &[Arc<RuleOrigin>],
-    ) {
-        for proto in TRANSPORTS {
-            let l4 = L4::port(proto, DNS_PORT);
-            let Some(allow) = lookup(layers, l4).filter(|l| l.action == Action::Allow) else {
-                continue;
-            };
-            let origin = allow.rules.first().and_then(|at| origins.get(*at as usize));
-            let precedence = Precedence::at(allow.precedence.level(), Action::RedirectDns);
-            self.wider.push(DnsRule {
-                kind: if allow.decided > Level::NORMAL {
-                    DnsRuleKind::Tier(precedence)
-                } else {
-                    DnsRuleKind::Wider
+            .filter(move |_| counts)
+            .map(move |peer| DnsRule {
+                kind: DnsRuleKind::Port,
+                server: *peer,
+                proto: self.proto,
+                ports: PortPrefix::one(self.port),
+                names: match &self.names {
+                    Some(names) if shut => names.clone(),
+                    _ => DnsNames::All,
                 },
-                server: peer,
-                proto: Some(proto),
-                ports: PortPrefix::one(DNS_PORT),
-                names: DnsNames::All,
-                origin: origin.cloned(),
-            });
-            let steered = Layer {
-                l4,
-                action: Action::RedirectDns,
-                precedence,
-                decided: allow.decided,
-                rules: allow.rules.clone(),
-            };
-            // One port is as long as a prefix gets: nothing can be hidden behind it.
-            match layers.iter_mut().find(|layer| layer.l4 == l4) {
-                Some(layer) => *layer = steered,
-                None => layers.push(steered),
-            }
+                origin: self.origin.clone(),
+            })
+    }
+}
+
+/// What is steered because names teach.
+pub(super) fn by_names() -> impl Iterator<Item = (Protocol, u16)> {
+    TRANSPORTS.into_iter().map(|t| (t, DNS_PORT))
+}
+
+/// Without default deny: everything may be asked of everybody.
+pub(super) fn unrestricted(steered: &Steered) -> impl Iterator<Item = DnsRule> + '_ {
+    steered.iter().map(|(proto, port)| DnsRule {
+        kind: DnsRuleKind::Wider,
+        server: Peer::Any,
+        proto: Some(*proto),
+        ports: PortPrefix::one(*port),
+        names: DnsNames::All,
+        origin: None,
+    })
+}
+
+/// Turns what a peer is allowed on port 53 into a redirect. Returns what may be asked there.
+pub(super) fn steer<'a>(
+    peer: Peer,
+    layers: &mut Vec<Layer<RuleIndex>>,
+    origin: impl Fn(RuleIndex) -> Option<&'a Arc<RuleOrigin>>,
+) -> Vec<DnsRule> {
+    let mut rules = Vec::new();
+    for proto in TRANSPORTS {
+        let l4 = L4::port(proto, DNS_PORT);
+        let Some(allow) = lookup(layers, l4).filter(|l| l.action == Action::Allow) else {
+            continue;
+        };
+        let precedence = Precedence::at(allow.precedence.level(), Action::RedirectDns);
+        rules.push(DnsRule {
+            kind: if allow.decided > Level::NORMAL {
+                DnsRuleKind::Tier(precedence)
+            } else {
+                DnsRuleKind::Wider
+            },
+            server: peer,
+            proto: Some(proto),
+            ports: PortPrefix::one(DNS_PORT),
+            names: DnsNames::All,
+            // Numbers depend on what came and went; the texts do not.
+            origin: allow
+                .rules
+                .iter()
+                .filter_map(|at| origin(*at))
+                .min()
+                .cloned(),
+        });
+        let steered = Layer {
+            l4,
+            action: Action::RedirectDns,
+            precedence,
+            decided: allow.decided,
+            rules: allow.rules.clone(),
+        };
+        // One port is as long as a prefix gets: nothing can be hidden behind it.
+        match layers.iter_mut().find(|layer| layer.l4 == l4) {
+            Some(layer) => *layer = steered,
+            None => layers.push(steered),
         }
     }
-
-    /// The rules that can be asked about: those on steered ports.
-    pub(super) fn finish(self, steered: &BTreeSet<(Protocol, u16)>) -> Vec<DnsRule> {
-        let on_steered = |rule: &DnsRule| {
-            TRANSPORTS.into_iter().any(|t| {
-                rule.proto.is_none_or(|own| own == t) && steered.contains(&(t, rule.ports.base()))
-            })
-        };
-        let mut rules = self.about_ports;
-        rules.retain(on_steered);
-        rules.extend(self.wider);
-        rules
-    }
+    rules
 }

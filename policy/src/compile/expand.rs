@@ -6,10 +6,17 @@
 
 use std::sync::Arc;
 
-use super::{Build, CompileError, Grant, RuleIndex, l7::GroupIndex, text, tiers, tiers::Say};
+use super::{
+    CompileError, SelectorTable, World,
+    dns::Ask,
+    interner::Interner,
+    part::{Grant, GroupIndex, Part, RuleIndex},
+    text, tiers,
+    tiers::Say,
+};
 use crate::{
-    compiled::{Action, Direction, L4, Level, Peer, PortPrefix, Protocol, RuleOrigin},
-    model::{Clause, Effect, Peers, Policy, PortRange, PortRule, Ports, Prefix, Rule},
+    compiled::{Action, Direction, L4, L7Grant, Level, Peer, PortPrefix, Protocol, RuleOrigin},
+    model::{Clause, Effect, Peers, Policy, PortRange, PortRule, Ports, Prefix},
 };
 
 /// How many grants one endpoint's policies may come to before they are merged: far more than the
@@ -26,30 +33,118 @@ struct Group {
 }
 
 /// What every grant of a group has in common.
-struct Common<'a> {
+#[derive(Clone)]
+struct Shared {
     direction: Direction,
     effect: Effect,
     level: Level,
-    peers: &'a [Peer],
+    peers: Arc<[Peer]>,
     group: GroupIndex,
 }
 
+/// Values that rules share, by number.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    pub(super) origins: Interner<RuleOrigin>,
+    pub(super) groups: Interner<String>,
+}
+
+impl Shelf {
+    /// A part needs its numbers no more.
+    pub(super) fn release(&mut self, part: &Part) {
+        for number in &part.origins {
+            self.origins.release(*number);
+        }
+        for number in &part.groups {
+            self.groups.release(*number);
+        }
+    }
+}
+
+/// How many more there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    grants: usize,
+    origins: usize,
+}
+
+impl Room {
+    /// What is left beside so many.
+    pub(super) const fn beside(grants: usize, origins: usize) -> Self {
+        Self {
+            grants: MAX_GRANTS.saturating_sub(grants),
+            origins: MAX_ORIGINS.saturating_sub(origins),
+        }
+    }
+}
+
+/// Expands one rule of a policy.
+pub(super) fn part(
+    policy: &Arc<Policy>,
+    at: usize,
+    world: &World<'_>,
+    table: &mut SelectorTable,
+    shelf: &mut Shelf,
+    room: Room,
+) -> Result<Part, CompileError> {
+    let mut build = Build {
+        world: *world,
+        table,
+        shelf,
+        room,
+        part: Part::new(Arc::clone(policy), at),
+    };
+    match build.rule(policy, at) {
+        Ok(()) => {
+            build.part.grants.sort_unstable();
+            Ok(build.part)
+        }
+        Err(error) => {
+            let Build { shelf, part, .. } = build;
+            shelf.release(&part);
+            Err(error)
+        }
+    }
+}
+
+struct Build<'a> {
+    world: World<'a>,
+    table: &'a mut SelectorTable,
+    shelf: &'a mut Shelf,
+    room: Room,
+    part: Part,
+}
+
 impl Build<'_> {
-    pub(super) fn clause(
+    fn rule(&mut self, policy: &Policy, at: usize) -> Result<(), CompileError> {
+        let Some(rule) = policy.rules.get(at) else {
+            return Ok(());
+        };
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for clause in rule.clauses(direction) {
+                let level = tiers::level(rule.tier, clause.order);
+                self.clause(policy, level, direction, clause)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clause(
         &mut self,
         policy: &Policy,
-        rule: &Rule,
+        level: Level,
         direction: Direction,
         clause: &Clause,
     ) -> Result<(), CompileError> {
-        let level = tiers::level(rule.tier, clause.order);
         for group in self.groups(policy, direction, clause)? {
-            let common = Common {
+            let number = self.shelf.groups.acquire(group.what.clone());
+            self.part.groups.push(number);
+            let common = Shared {
                 direction,
                 effect: clause.effect,
                 level,
-                peers: &group.peers,
-                group: self.l7.group(&group.what),
+                peers: group.peers.clone().into(),
+                group: number,
             };
             self.grants_of(policy, clause, &common, &group)?;
         }
@@ -63,7 +158,7 @@ impl Build<'_> {
         direction: Direction,
         clause: &Clause,
     ) -> Result<Vec<Group>, CompileError> {
-        let (identities, around) = (self.identities, self.around);
+        let World { identities, around } = self.world;
         let group = |peers, line, what| Group { peers, line, what };
         let of_ids = |ids: Vec<_>| ids.into_iter().map(Peer::Identity).collect::<Vec<_>>();
         Ok(match &clause.peers {
@@ -136,7 +231,7 @@ impl Build<'_> {
                 .iter()
                 .map(|n| {
                     let id = self.table.intern(&n.value);
-                    self.selectors.insert(id, n.value.clone());
+                    self.part.selectors.push((id, n.value.clone()));
                     group(vec![Peer::Fqdn(id)], n.line, text::fqdn(&n.value))
                 })
                 .collect(),
@@ -150,7 +245,8 @@ impl Build<'_> {
         line: u32,
         what: &str,
     ) -> Result<Vec<identity::IdentityId>, CompileError> {
-        self.identities
+        self.world
+            .identities
             .within(prefix)
             .map_err(|prefix| CompileError::PrefixWithoutIdentity {
                 prefix,
@@ -168,7 +264,7 @@ impl Build<'_> {
         &mut self,
         policy: &Policy,
         clause: &Clause,
-        common: &Common<'_>,
+        common: &Shared,
         group: &Group,
     ) -> Result<(), CompileError> {
         let what = text::shortened(&group.what);
@@ -186,7 +282,7 @@ impl Build<'_> {
                 self.check_origins()?;
                 let text = format!("{what} {}", text::ports(&clause.ports, None));
                 let rule = self.origin(policy, group.line, text);
-                return self.grant(common, &l4s, Action::Allow, rule);
+                return self.grant(common, &l4s, Inside::ALLOWED, rule);
             }
         };
         for port_rule in rules {
@@ -203,14 +299,14 @@ impl Build<'_> {
     /// what goes out.
     fn named_ports(
         &mut self,
-        common: &Common<'_>,
+        common: &Shared,
         port_rule: &PortRule,
         rule: RuleIndex,
     ) -> Result<(), CompileError> {
         if port_rule.named.is_empty() {
             return Ok(());
         }
-        let around = self.around;
+        let around = self.world.around;
         if common.direction == Direction::Ingress {
             let own = &around.own_ports;
             let ranges: Vec<_> = port_rule
@@ -237,9 +333,9 @@ impl Build<'_> {
                 .iter()
                 .flat_map(|n| ports.resolve(n))
                 .collect();
-            let one = Common {
-                peers: &[peer],
-                ..*common
+            let one = Shared {
+                peers: [peer].into(),
+                ..common.clone()
             };
             self.port_rule(&one, port_rule, &ranges, rule)?;
         }
@@ -249,12 +345,12 @@ impl Build<'_> {
     /// Some ports of a port rule, for some peers.
     fn port_rule(
         &mut self,
-        common: &Common<'_>,
+        common: &Shared,
         port_rule: &PortRule,
         ranges: &[PortRange],
         rule: RuleIndex,
     ) -> Result<(), CompileError> {
-        let origin = self.origins.get(rule as usize).map(Arc::clone);
+        let origin = self.shelf.origins.get(rule).map(Arc::clone);
         let mut l4s = Vec::new();
         for range in ranges {
             for proto in range.protocols() {
@@ -275,85 +371,128 @@ impl Build<'_> {
                 && port_rule.l7.is_none()
             {
                 let names = port_rule.dns.as_deref();
-                self.dns
-                    .about_port(common.peers, *range, names, origin.as_ref());
+                let ask = Ask::new(&common.peers, *range, names, origin.as_ref());
+                self.part.asks.extend(ask);
             }
         }
         // The same port twice says nothing more.
         l4s.sort_unstable();
         l4s.dedup();
-        let (direction, group) = (common.direction, common.group);
         if let (Some(l7), Some(origin)) = (&port_rule.l7, &origin) {
-            self.check_room(common.peers, &l4s, rule)?;
-            self.l7
-                .grant(direction, group, common.peers, &l4s, l7, origin)?;
-            // Without default deny the rule adds a look inside and takes nothing away.
-            if !self.default_deny.of(direction) {
-                return Ok(());
+            let inside = Inside {
+                allowed: Action::NeedsProxy,
+                reader: Some(l7.proxy().as_str()),
+                bound: !l7.server_names.is_empty(),
+            };
+            self.grant(common, &l4s, inside, rule)?;
+            for peer in &*common.peers {
+                self.part.l7.extend(l4s.iter().map(|l4| L7Grant {
+                    direction: common.direction,
+                    peer: *peer,
+                    l4: *l4,
+                    l7: Arc::clone(l7),
+                    rule: Arc::clone(origin),
+                }));
             }
-            return self.grant(common, &l4s, Action::NeedsProxy, rule);
+            return Ok(());
         }
-        let mut action = Action::Allow;
-        if let (Some(_), Some(origin)) = (&port_rule.dns, &origin) {
-            self.l7.read_as("dns", direction, group, &l4s, origin)?;
-            action = Action::RedirectDns;
-        }
-        self.grant(common, &l4s, action, rule)
+        let inside = if port_rule.dns.is_some() {
+            Inside {
+                allowed: Action::RedirectDns,
+                reader: Some("dns"),
+                bound: false,
+            }
+        } else {
+            Inside::ALLOWED
+        };
+        self.grant(common, &l4s, inside, rule)
+    }
+
+    /// The number of the rule's place and text.
+    fn origin(&mut self, policy: &Policy, line: u32, text: String) -> RuleIndex {
+        let number = self.shelf.origins.acquire(RuleOrigin {
+            policy: policy.reference.clone(),
+            file: Arc::clone(&policy.file),
+            line,
+            text,
+        });
+        self.part.origins.push(number);
+        number
+    }
+
+    fn told(&self, rule: Option<&RuleIndex>) -> Option<Box<RuleOrigin>> {
+        let origin = self.shelf.origins.get(*rule?)?;
+        Some(Box::new(RuleOrigin::clone(origin)))
     }
 
     fn check_origins(&self) -> Result<(), CompileError> {
-        if self.origins.len() < MAX_ORIGINS {
+        if self.part.origins.len() < self.room.origins {
             return Ok(());
         }
         Err(CompileError::TooMany {
             limit: MAX_ORIGINS,
-            origin: self
-                .origins
-                .last()
-                .map(|origin| Box::new(RuleOrigin::clone(origin))),
+            origin: self.told(self.part.origins.last()),
         })
     }
 
     /// Whether so many more grants fit. Some rules multiply: every peer with every prefix of a
     /// range.
     fn check_room(&self, peers: &[Peer], l4s: &[L4], rule: RuleIndex) -> Result<(), CompileError> {
-        let so_far = self.grants.len().saturating_add(self.l7.len());
+        let so_far = self.part.grants.len().saturating_add(self.part.l7.len());
         let more = peers.len().saturating_mul(l4s.len());
-        if so_far.saturating_add(more) <= MAX_GRANTS {
+        if so_far.saturating_add(more) <= self.room.grants {
             return Ok(());
         }
-        let origin = self.origins.get(rule as usize);
         Err(CompileError::TooMany {
             limit: MAX_GRANTS,
-            origin: origin.map(|origin| Box::new(RuleOrigin::clone(origin))),
+            origin: self.told(Some(&rule)),
         })
     }
 
-    /// `allowed` is what happens when the clause allows.
     fn grant(
         &mut self,
-        common: &Common<'_>,
+        common: &Shared,
         l4s: &[L4],
-        allowed: Action,
+        inside: Inside,
         rule: RuleIndex,
     ) -> Result<(), CompileError> {
-        self.check_room(common.peers, l4s, rule)?;
+        self.check_room(&common.peers, l4s, rule)?;
         let say = match common.effect {
-            Effect::Allow => Say::Do(allowed),
+            Effect::Allow => Say::Do(inside.allowed),
             Effect::Deny => Say::Do(Action::Deny),
             Effect::Pass => Say::Pass,
         };
-        for peer in common.peers {
-            self.grants.extend(l4s.iter().map(|l4| Grant {
+        for peer in &*common.peers {
+            self.part.grants.extend(l4s.iter().map(|l4| Grant {
                 direction: common.direction,
                 peer: *peer,
                 l4: *l4,
                 level: common.level,
                 say,
+                reader: inside.reader,
+                bound: inside.bound,
                 group: Some(common.group),
                 rule: Some(rule),
             }));
         }
         Ok(())
     }
+}
+
+/// What a port rule asks for besides its ports.
+#[derive(Clone, Copy)]
+struct Inside {
+    /// What happens where the clause allows.
+    allowed: Action,
+    reader: Option<&'static str>,
+    bound: bool,
+}
+
+impl Inside {
+    /// Nothing: the packets pass as they are.
+    const ALLOWED: Self = Self {
+        allowed: Action::Allow,
+        reader: None,
+        bound: false,
+    };
 }

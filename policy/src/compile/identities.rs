@@ -22,7 +22,12 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Identities {
     cluster: Box<str>,
+    /// By the number of their bit.
     ids: Vec<IdentityId>,
+    labels: BTreeMap<IdentityId, (usize, LabelSet)>,
+    /// The bits in use.
+    live: Bits,
+    free: Vec<usize>,
     by_key: HashMap<Box<str>, Values>,
     /// Sorted, so that what is inside of a prefix is one range.
     prefixes: Vec<(IpNet, IdentityId)>,
@@ -39,35 +44,89 @@ impl Identities {
         labels: impl IntoIterator<Item = (IdentityId, LabelSet)>,
         prefixes: impl IntoIterator<Item = (IdentityId, IpNet)>,
     ) -> Self {
-        let mut all: BTreeMap<IdentityId, LabelSet> = (1..=10)
-            .map(IdentityId::from_raw)
-            .filter_map(|id| Some((id, reserved_labels(id)?)))
-            .collect();
-        for (id, labels) in labels {
-            all.insert(id, complete(&labels, cluster));
-        }
-        let mut by_key: HashMap<Box<str>, Values> = HashMap::new();
-        for (at, labels) in all.values().enumerate() {
-            for label in labels.iter() {
-                by_key
-                    .entry(label.key().into())
-                    .or_default()
-                    .entry((label.source().into(), label.value().into()))
-                    .or_default()
-                    .set(at);
+        let mut all = Self {
+            cluster: cluster.into(),
+            ids: Vec::new(),
+            labels: BTreeMap::new(),
+            live: Bits::default(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            prefixes: prefixes
+                .into_iter()
+                .map(|(id, prefix)| (prefix.trunc(), id))
+                .collect(),
+        };
+        all.prefixes.sort_unstable();
+        for id in (1..=10).map(IdentityId::from_raw) {
+            if let Some(labels) = reserved_labels(id) {
+                all.insert(id, &labels);
             }
         }
-        let mut prefixes: Vec<_> = prefixes
-            .into_iter()
-            .map(|(id, prefix)| (prefix.trunc(), id))
-            .collect();
-        prefixes.sort_unstable();
-        Self {
-            cluster: cluster.into(),
-            ids: all.into_keys().collect(),
-            by_key,
-            prefixes,
+        for (id, labels) in labels {
+            all.insert(id, &labels);
         }
+        all
+    }
+
+    /// An identity is there, or has other labels than before.
+    pub fn insert(&mut self, id: IdentityId, labels: &LabelSet) {
+        self.remove(id);
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.ids.push(id);
+            self.ids.len() - 1
+        });
+        if let Some(place) = self.ids.get_mut(at) {
+            *place = id;
+        }
+        let labels = complete(labels, &self.cluster);
+        for label in labels.iter() {
+            self.by_key
+                .entry(label.key().into())
+                .or_default()
+                .entry((label.source().into(), label.value().into()))
+                .or_default()
+                .set(at);
+        }
+        self.live.set(at);
+        self.labels.insert(id, (at, labels));
+    }
+
+    /// An identity is there no more.
+    pub fn remove(&mut self, id: IdentityId) {
+        let Some((at, labels)) = self.labels.remove(&id) else {
+            return;
+        };
+        for label in labels.iter() {
+            let Some(values) = self.by_key.get_mut(label.key()) else {
+                continue;
+            };
+            let value = (label.source().into(), label.value().into());
+            if let Some(bits) = values.get_mut(&value) {
+                bits.clear(at);
+                if bits.is_empty() {
+                    values.remove(&value);
+                }
+            }
+            if values.is_empty() {
+                self.by_key.remove(label.key());
+            }
+        }
+        self.live.clear(at);
+        self.free.push(at);
+    }
+
+    /// A prefix has an identity.
+    pub fn insert_prefix(&mut self, id: IdentityId, prefix: IpNet) {
+        let own = (prefix.trunc(), id);
+        if let Err(at) = self.prefixes.binary_search(&own) {
+            self.prefixes.insert(at, own);
+        }
+    }
+
+    /// A prefix has no identity any more.
+    pub fn remove_prefix(&mut self, prefix: IpNet) {
+        let prefix = prefix.trunc();
+        self.prefixes.retain(|(own, _)| *own != prefix);
     }
 
     /// The cluster policies speak about.
@@ -77,19 +136,18 @@ impl Identities {
 
     /// Every identity with labels.
     pub(super) fn ids(&self) -> impl Iterator<Item = IdentityId> + '_ {
-        self.ids.iter().copied()
+        self.labels.keys().copied()
     }
 
     /// The identities a label selector selects.
     pub(super) fn select(&self, selector: &LabelSelector) -> Vec<IdentityId> {
-        let mut found = Bits::ones(self.ids.len());
+        let mut found = self.live.clone();
         for requirement in selector.requirements() {
             self.retain(&mut found, requirement);
         }
-        let ids = self.ids.iter().enumerate();
-        let mut ids: Vec<_> = ids
-            .filter(|(at, _)| found.get(*at))
-            .map(|(_, id)| *id)
+        let mut ids: Vec<_> = found
+            .iter()
+            .filter_map(|at| self.ids.get(at).copied())
             .collect();
         self.add_prefixes_of_the_world(&mut ids);
         ids
@@ -227,6 +285,11 @@ impl Identities {
     }
 }
 
+/// The labels of the world outside, one set for each family.
+pub(super) fn worlds() -> [LabelSet; 2] {
+    [reserved::WORLD_IPV4, reserved::WORLD_IPV6].map(|id| reserved_labels(id).unwrap_or_default())
+}
+
 fn reserved_labels(id: IdentityId) -> Option<LabelSet> {
     let own = Label::reserved(reserved::name(id)?);
     let world = id.is_world().then(|| Label::reserved("world"));
@@ -238,10 +301,6 @@ fn reserved_labels(id: IdentityId) -> Option<LabelSet> {
 struct Bits(Vec<u64>);
 
 impl Bits {
-    fn ones(len: usize) -> Self {
-        Self(vec![u64::MAX; len.div_ceil(64)])
-    }
-
     fn set(&mut self, at: usize) {
         if self.0.len() <= at / 64 {
             self.0.resize(at / 64 + 1, 0);
@@ -251,10 +310,26 @@ impl Bits {
         }
     }
 
-    fn get(&self, at: usize) -> bool {
-        self.0
-            .get(at / 64)
-            .is_some_and(|word| word >> (at % 64) & 1 == 1)
+    fn clear(&mut self, at: usize) {
+        if let Some(word) = self.0.get_mut(at / 64) {
+            *word &= !(1 << (at % 64));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// The numbers in it, ascending.
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(nth, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
+                rest &= rest - 1;
+                Some(nth * 64 + bit)
+            })
+        })
     }
 
     fn add(&mut self, other: &Self) {

@@ -7,37 +7,32 @@
 //! Meaning: `pkg/policy/{rule,l4,mapstate}.go` of Cilium 1.20, with the differences written down
 //! in docs/differences.md.
 
+mod chunk;
+mod compiler;
 mod dns;
 mod expand;
 mod frontends;
 mod identities;
-mod l7;
+mod interner;
+mod part;
 mod surroundings;
 mod table;
 mod text;
 mod tiers;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use identity::{LabelSet, SelectorId, reserved, source};
+use identity::LabelSet;
 use ipnet::IpNet;
 
+pub use compiler::{Change, Compiler, Diff, Settings, World};
 pub use identities::Identities;
 pub use surroundings::{Backend, Frontend, FrontendPort, NamedPorts, Service, Surroundings};
 pub use table::SelectorTable;
-use tiers::{Said, Say};
 
 use crate::{
-    compiled::{
-        Action, Direction, EndpointPolicy, Entry, L4, Layer, Layered, Level, Peer, RuleOrigin,
-        RuleSet, RuleSetId, Selectors, resolve,
-    },
-    fqdn::NameSelector,
-    model::{Mode, Peers, Policy, PrefixRule, Rule, Tier},
-    selector::complete,
+    compiled::{EndpointPolicy, Layered, RuleOrigin},
+    model::{Mode, Peers, Policy, PrefixRule},
 };
 
 /// When endpoints are restricted (`enable-policy` of Cilium).
@@ -192,284 +187,20 @@ fn compile_those(
     selectors: &mut SelectorTable,
     counts: impl Fn(&Policy) -> bool,
 ) -> Result<EndpointPolicy, CompileError> {
-    if input.mode == EnforcementMode::Never {
-        return Ok(EndpointPolicy::default());
-    }
-    let subject = complete(input.subject, input.identities.cluster());
-    let always = input.mode == EnforcementMode::Always
-        || subject
-            .iter()
-            .any(|l| l.source() == source::RESERVED && l.key() == "init");
-    let rules: Vec<(&Policy, &Rule)> = input
-        .policies
-        .iter()
-        .filter(|policy| counts(policy))
-        .flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)))
-        .filter(|(_, rule)| rule.subject.matches(&subject))
-        .collect();
-    let shut = |direction| rules.iter().any(|(_, rule)| rule.default_deny(direction));
-    let default_deny_ingress = always || shut(Direction::Ingress);
-    let default_deny_egress = always || shut(Direction::Egress);
-    let ingress_rule = rules
-        .iter()
-        .any(|(_, rule)| rule.tier == Tier::Normal && !rule.ingress.is_empty());
-    let mut build = Build {
+    let world = World {
         identities: input.identities,
         around,
-        table: selectors,
-        grants: Vec::new(),
-        origins: Vec::new(),
-        selectors: BTreeMap::new(),
-        dns: dns::Rules::default(),
-        l7: l7::Rules::default(),
-        default_deny: DefaultDeny {
-            ingress: default_deny_ingress,
-            egress: default_deny_egress,
-        },
-        steer_dns: input.steer_dns,
-        accepted_names: BTreeSet::new(),
     };
-    for direction in [Direction::Ingress, Direction::Egress] {
-        let shut = shut(direction);
-        for (policy, rule) in &rules {
-            // Where rules of the normal tier end in a deny, the tier after it is never asked.
-            if shut && matches!(rule.tier, Tier::Baseline(_)) {
-                continue;
-            }
-            for clause in rule.clauses(direction) {
-                build.clause(policy, rule, direction, clause)?;
-            }
-        }
-    }
-    // Mode `always` shuts out even the local node until a first ingress rule speaks.
-    if default_deny_ingress && ingress_rule && input.allow_local_host {
-        build.grants.push(Grant {
-            direction: Direction::Ingress,
-            peer: Peer::Identity(reserved::HOST),
-            l4: L4::Any,
-            level: Level::NORMAL,
-            say: Say::Do(Action::Allow),
-            group: None,
-            rule: None,
-        });
-    }
-    let mut policy = build.finish()?;
-    for direction in [Direction::Ingress, Direction::Egress] {
-        let shutting = rules
-            .iter()
-            .filter(|(_, rule)| rule.default_deny(direction));
-        let shutting = shutting.map(|(policy, _)| (direction, policy.reference.clone()));
-        policy.shut_by.extend(shutting);
-    }
-    policy.shut_by.sort_unstable();
-    policy.shut_by.dedup();
-    frontends::decide(&mut policy, &around.frontends);
-    Ok(policy)
-}
-
-/// Index into the origins.
-type RuleIndex = u32;
-
-/// One rule about one peer and one L4, not merged with others yet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Grant {
-    direction: Direction,
-    peer: Peer,
-    l4: L4,
-    level: Level,
-    say: Say,
-    /// The selector the peer was found by, where a rule about server names may be bound to it.
-    group: Option<l7::GroupIndex>,
-    rule: Option<RuleIndex>,
-}
-
-/// In which directions nothing passes without a rule.
-#[derive(Clone, Copy)]
-struct DefaultDeny {
-    ingress: bool,
-    egress: bool,
-}
-
-impl DefaultDeny {
-    const fn of(self, direction: Direction) -> bool {
-        match direction {
-            Direction::Ingress => self.ingress,
-            Direction::Egress => self.egress,
-        }
-    }
-}
-
-struct Build<'a> {
-    identities: &'a Identities,
-    around: &'a Surroundings,
-    table: &'a mut SelectorTable,
-    grants: Vec<Grant>,
-    origins: Vec<Arc<RuleOrigin>>,
-    selectors: BTreeMap<SelectorId, NameSelector>,
-    dns: dns::Rules,
-    l7: l7::Rules,
-    default_deny: DefaultDeny,
-    steer_dns: bool,
-    /// The levels of the first tier at which names are accepted.
-    accepted_names: BTreeSet<Level>,
-}
-
-impl Build<'_> {
-    /// The entries of everything gathered.
-    fn finish(mut self) -> Result<EndpointPolicy, CompileError> {
-        let learns = self.steer_dns || !self.selectors.is_empty();
-        let steered = self.dns.steered_ports(learns);
-        if !self.default_deny.egress {
-            for l4 in self.dns.unrestricted(&steered, learns) {
-                self.grants.push(Grant {
-                    direction: Direction::Egress,
-                    peer: Peer::Any,
-                    l4,
-                    level: Level::DEFAULT,
-                    say: Say::Do(Action::RedirectDns),
-                    group: None,
-                    rule: None,
-                });
-            }
-        }
-        let l7 = &self.l7;
-        self.grants.retain(|grant| !l7.is_bound(grant));
-        self.grants.sort_unstable();
-        self.grants.dedup();
-        self.accepted_names = self
-            .grants
-            .iter()
-            .filter(|grant| matches!(grant.peer, Peer::Fqdn(_)) && grant.level > Level::NORMAL)
-            .map(|grant| grant.level)
-            .collect();
-        let mut policy = EndpointPolicy {
-            default_deny_ingress: self.default_deny.ingress,
-            default_deny_egress: self.default_deny.egress,
-            ..EndpointPolicy::default()
-        };
-        let mut sets = RuleSets::default();
-        let chunks = self
-            .grants
-            .chunk_by(|a, b| (a.direction, a.peer) == (b.direction, b.peer));
-        for grants in chunks {
-            let Some(Grant {
-                direction, peer, ..
-            }) = grants.first().copied()
-            else {
-                continue;
-            };
-            let otherwise = if policy.default_deny(direction) {
-                Action::Refuse
-            } else {
-                Action::Allow
-            };
-            let mut layers = self.layers(grants, direction, peer, otherwise);
-            if learns && direction == Direction::Egress {
-                self.dns.steer(peer, &mut layers, &self.origins);
-            }
-            for layer in layers {
-                policy.entries.push(Entry {
-                    direction,
-                    peer,
-                    l4: layer.l4,
-                    action: layer.action,
-                    precedence: layer.precedence,
-                    rule_set: sets.intern(layer.rules),
-                });
-            }
-        }
-        policy.rule_sets = sets.finish(&self.origins);
-        policy.selectors = self.selectors.into_iter().collect::<Selectors>();
-        policy.dns_rules = self.dns.finish(&steered);
-        policy.needs_proxy = self.l7.finish();
-        Ok(policy.sorted())
-    }
-
-    /// What all grants of one direction and peer come to.
-    fn layers(
-        &self,
-        grants: &[Grant],
-        direction: Direction,
-        peer: Peer,
-        otherwise: Action,
-    ) -> Vec<Layer<RuleIndex>> {
-        let highest_pass = grants
-            .iter()
-            .filter(|grant| grant.say == Say::Pass)
-            .map(|grant| grant.level)
-            .max();
-        let Some(highest_pass) = highest_pass else {
-            return resolve(grants.iter().filter_map(|g| g.said().layer()).collect());
-        };
-        let everybody = || {
-            let key = (direction, Peer::Any);
-            let first = self.grants.partition_point(|g| (g.direction, g.peer) < key);
-            let last = self
-                .grants
-                .partition_point(|g| (g.direction, g.peer) <= key);
-            self.grants.get(first..last).unwrap_or_default()
-        };
-        let below = self
-            .accepted_names
-            .range(..highest_pass)
-            .next_back()
-            .copied()
-            .filter(|_| direction == Direction::Egress);
-        let mut said: Vec<_> = grants.iter().map(Grant::said).collect();
-        if below.is_some() && peer != Peer::Any {
-            // The decision has to stand by itself: it is stronger than those about everybody.
-            said.extend(everybody().iter().map(Grant::said));
-        }
-        tiers::without_passes(said, otherwise, below)
-    }
-
-    fn origin(&mut self, policy: &Policy, line: u32, text: String) -> RuleIndex {
-        self.origins.push(Arc::new(RuleOrigin {
-            policy: policy.reference.clone(),
-            file: Arc::clone(&policy.file),
-            line,
-            text,
-        }));
-        // Far fewer than 2^32: every origin was a value of a bounded file.
-        (self.origins.len() - 1) as RuleIndex
-    }
-}
-
-impl Grant {
-    fn said(&self) -> Said {
-        Said {
-            l4: self.l4,
-            level: self.level,
-            say: self.say,
-            rules: self.rule.into_iter().collect(),
-        }
-    }
-}
-
-/// Distinct sets of rules, numbered.
-#[derive(Default)]
-struct RuleSets {
-    ids: HashMap<Vec<RuleIndex>, RuleSetId>,
-    sets: Vec<Vec<RuleIndex>>,
-}
-
-impl RuleSets {
-    fn intern(&mut self, rules: Vec<RuleIndex>) -> RuleSetId {
-        let next = RuleSetId::from_raw(self.sets.len() as u32);
-        *self.ids.entry(rules).or_insert_with_key(|rules| {
-            self.sets.push(rules.clone());
-            next
-        })
-    }
-
-    fn finish(self, origins: &[Arc<RuleOrigin>]) -> Vec<RuleSet> {
-        self.sets
-            .into_iter()
-            .map(|set| {
-                set.into_iter()
-                    .filter_map(|at| origins.get(at as usize).cloned())
-                    .collect()
-            })
-            .collect()
-    }
+    let mut compiler = Compiler::new(Settings {
+        allow_local_host: input.allow_local_host,
+        steer_dns: input.steer_dns,
+        ..Settings::new(input.subject, input.identities.cluster(), input.mode)
+    });
+    let policies = input.policies.iter().filter(|policy| counts(policy));
+    let changes: Vec<_> = (0..)
+        .zip(policies)
+        .map(|(number, policy)| Change::Policy(number, Some(Arc::new(policy.clone()))))
+        .collect();
+    compiler.apply(&world, selectors, &changes)?;
+    Ok(compiler.policy(around))
 }

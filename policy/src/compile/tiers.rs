@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::RuleIndex;
+use super::part::RuleIndex;
 use crate::{
     compiled::{Action, L4, Layer, Level, Precedence},
     model::Tier,
