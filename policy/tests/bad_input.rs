@@ -1,8 +1,20 @@
 //! Policy files with mistakes: each is found, at its place, and named.
 
-#![expect(clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
-use policy::parse::{Limits, Problem, bytes, documents};
+use identity::{Label, LocalIdentities};
+use policy::{
+    compile::{
+        CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, compile, prefixes,
+    },
+    model::Policy,
+    parse::{Limits, Problem, bytes, documents},
+};
 use proptest::prelude::*;
 
 const HEAD: &str =
@@ -400,6 +412,70 @@ fn one_bad_document_fails_the_file() {
         2
     );
     assert!(documents("p", &format!("{good}---\n{}", egress("{x: y}"))).is_err());
+}
+
+#[test]
+fn of_several_documents_the_wrong_one_is_named() {
+    let good = egress("{}");
+    let text = format!("{good}---\n{}---\n{good}", egress("{x: y}"));
+    let found = errors(&text);
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].contains(": document 2: spec.egress[0].x: unknown field"),
+        "{found:?}"
+    );
+    let alone = errors(&egress("{x: y}"));
+    assert!(!alone[0].contains("document"), "{alone:?}");
+}
+
+/// A megabyte of policy is work, not a way to stop anybody; far more than is meant is refused.
+#[test]
+fn large_policies_are_bounded() {
+    let ports = |count: u32| {
+        let ports: Vec<_> = (1..=count).map(|p| format!("{{port: '{p}'}}")).collect();
+        egress(&format!("{{toPorts: [{{ports: [{}]}}]}}", ports.join(", ")))
+    };
+    assert!(documents("p", &ports(40)).is_ok());
+    let many = errors(&ports(5000));
+    assert!(many[0].contains("40"), "{many:?}");
+    let rule = "{toCIDR: [10.0.0.0/8], toPorts: [{ports: [{port: '1', endPort: 65534}]}]},";
+    let count = ((1 << 20) - 4096) / rule.len();
+    let text = egress(rule.repeat(count).trim_end_matches(','));
+    assert!(text.len() > 900_000);
+    match documents("p", &text) {
+        Ok(parsed) => compile_all(&parsed.policies),
+        Err(errors) => {
+            let limited = matches!(errors[0].problem, Problem::TooManyNodes { .. });
+            assert!(limited, "{}", errors[0]);
+        }
+    }
+    // Fewer rules that are read: what they come to is bounded too.
+    let text = egress(rule.repeat(2000).trim_end_matches(','));
+    compile_all(&documents("p", &text).unwrap().policies);
+}
+
+/// What was read compiles, or is refused with the reason that there is too much of it.
+fn compile_all(policies: &[Policy]) {
+    let mut locals = LocalIdentities::default();
+    let cidrs: Vec<_> = prefixes(policies)
+        .into_iter()
+        .map(|prefix| (locals.cidr(prefix).unwrap(), prefix))
+        .collect();
+    let subject = [Label::k8s("io.kubernetes.pod.namespace", "n")];
+    let input = CompileInput {
+        policies,
+        subject: &subject.into_iter().collect(),
+        identities: &Identities::new("default", [], cidrs),
+        mode: EnforcementMode::Default,
+        allow_local_host: true,
+        steer_dns: false,
+    };
+    match compile(&input, &mut SelectorTable::default()) {
+        // The same rule a thousand times is one rule.
+        Ok(policy) => assert!(policy.entries.len() < 200),
+        Err(CompileError::TooMany { .. }) => {}
+        Err(other) => panic!("{other}"),
+    }
 }
 
 #[test]

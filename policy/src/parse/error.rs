@@ -1,7 +1,7 @@
 //! What is wrong with a policy file, where, and what to do.
 //!
 //! In:  a mistake found while reading.
-//! Out: [`PolicyError`]: `file:line:column: field: what is wrong; what to do`.
+//! Out: [`PolicyError`]: `file:line:column: document 2: field: what is wrong; what to do`.
 //! Not here: mistakes that depend on the endpoint or on other policies (`compile`, `lint`).
 
 use std::{fmt, sync::Arc};
@@ -13,6 +13,8 @@ use crate::{fqdn::NameError, l7::RegexError};
 pub struct PolicyError {
     /// The file, as named by the caller.
     pub file: Arc<str>,
+    /// Which document of the file, from 1; none when it is the only one, or about all of them.
+    pub document: Option<u32>,
     /// From 1.
     pub line: u32,
     /// From 1.
@@ -26,6 +28,9 @@ pub struct PolicyError {
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        if let Some(document) = self.document {
+            write!(f, "document {document}: ")?;
+        }
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

@@ -20,6 +20,8 @@ pub(super) const MAX_REGEXES: usize = 2000;
 /// Collects mistakes; knows the file.
 pub(super) struct Reader {
     pub(super) file: Arc<str>,
+    /// Which document of several is read.
+    pub(super) document: Option<u32>,
     pub(super) errors: Vec<PolicyError>,
     /// Regular expressions read so far; a file may hold [`MAX_REGEXES`].
     pub(super) regexes: usize,
@@ -94,6 +96,7 @@ impl Reader {
     pub(super) fn report(&mut self, at: Mark, field: String, problem: Problem) {
         if self.errors.len() < MAX_ERRORS {
             self.errors.push(PolicyError {
+                document: self.document,
                 file: Arc::clone(&self.file),
                 line: at.line,
                 column: at.column,

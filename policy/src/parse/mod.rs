@@ -110,6 +110,7 @@ pub fn bytes(
 ) -> Result<ParsedFile, Vec<PolicyError>> {
     let mut reader = Reader {
         file: file_name.into(),
+        document: None,
         errors: Vec::new(),
         regexes: 0,
     };
@@ -149,7 +150,8 @@ fn read(reader: &mut Reader, bytes: &[u8], limits: &Limits) -> ParsedFile {
     };
     match tree::read(text, limits) {
         Ok(documents) => {
-            for node in &documents {
+            for (node, nth) in documents.iter().zip(1..) {
+                reader.document = (documents.len() > 1).then_some(nth);
                 document::read(reader, &fields::Cursor::root(node), limits, &mut parsed);
             }
         }

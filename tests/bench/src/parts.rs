@@ -5,6 +5,7 @@
 //! Not here: measuring (the modules), printing (`table`).
 
 mod datapath;
+mod policy;
 
 use anyhow::bail;
 
@@ -20,10 +21,16 @@ pub(crate) struct Part {
 }
 
 /// Every part.
-const ALL: &[Part] = &[Part {
-    name: "datapath",
-    run: datapath::run,
-}];
+const ALL: &[Part] = &[
+    Part {
+        name: "datapath",
+        run: datapath::run,
+    },
+    Part {
+        name: "policy",
+        run: policy::run,
+    },
+];
 
 /// The parts with these names, all when none is named.
 pub(crate) fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Part>> {
