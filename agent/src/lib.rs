@@ -23,4 +23,4 @@ mod steering;
 mod totals;
 mod world;
 
-pub use world::WorldError;
+pub use world::{Given, WorldError};

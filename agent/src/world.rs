@@ -1,29 +1,27 @@
 //! The world as the policies of one command see it: the command, its resolver, its host, the rest.
 //!
-//! In:  labels and namespace of the command, policies, the addresses of pod, gateway and host.
+//! In:  labels and namespace of the command, policies, facts, the addresses of pod, gateway, host.
 //! Out: the compiled policy, the identity of every address ([`AddressBook`]).
 //! Not here: what policies mean (`policy`), writing any of it to maps.
 //!
 //! The gateway's resolver carries the labels of kube-dns in kube-system, so that egress policies
 //! written for a cluster allow it without a change.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use identity::{
-    AddressBook, IdentitiesExhausted, IdentityId, Label, LabelIdentities, LabelSet,
-    LocalIdentities, reserved,
+    AddressBook, IdentitiesExhausted, IdentityId, Label, LabelIdentities, LabelSet, LocalIdentities,
 };
 use policy::{
     compile::{
-        CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, Surroundings,
-        compile_layered, prefixes,
+        CompileError, CompileInput, EnforcementMode, SelectorTable, Surroundings, compile_layered,
+        prefixes_in,
     },
     compiled::Layered,
-    model::Policy,
+    model::{CidrGroup, Policy},
 };
 
-/// The cluster that a command outside of any cluster is in.
-pub(crate) const CLUSTER: &str = "default";
+use crate::facts::{self, InputError, Sourced, Universe, View};
 
 /// Why the world cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +32,9 @@ pub enum WorldError {
     /// A policy that cannot be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// A mistake in the file of facts.
+    #[error(transparent)]
+    Facts(#[from] InputError),
 }
 
 /// The compiled view of one command.
@@ -46,7 +47,18 @@ pub(crate) struct World {
     /// What it may do.
     pub(crate) policies: Layered,
     resolver: IdentityId,
-    book: AddressBook,
+    view: View,
+}
+
+/// What a command is restricted by.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// What it may do.
+    pub policies: Vec<Policy>,
+    /// Groups of prefixes that policies refer to.
+    pub groups: Vec<CidrGroup>,
+    /// What is known about the world around it.
+    pub facts: Sourced<facts::World>,
 }
 
 /// Addresses that are known for what they are.
@@ -61,47 +73,48 @@ pub(crate) struct KnownAddresses {
 }
 
 /// Labels of the command as policies select it.
-pub(crate) fn pod_labels(namespace: &str, labels: &[Label]) -> LabelSet {
+pub(crate) fn pod_labels(namespace: &str, labels: impl IntoIterator<Item = Label>) -> LabelSet {
     namespace_labels(namespace)
         .into_iter()
-        .chain(labels.iter().cloned())
+        .chain(labels)
         .collect()
 }
 
 impl World {
-    /// Compiles `policies` for the command; CIDR prefixes get their numbers from `locals`.
+    /// Compiles the policies for the command; prefixes get their numbers from `locals`.
     pub(crate) fn compile(
-        policies: &[Policy],
+        given: &Given,
         labels: LabelSet,
         locals: &mut LocalIdentities,
     ) -> Result<Self, WorldError> {
-        let mut label_identities = LabelIdentities::default();
-        let pod = label_identities.intern(&labels)?;
-        let resolver = label_identities.intern(&resolver_labels())?;
-        let mut book = AddressBook::default();
-        let mut cidrs = Vec::new();
-        for prefix in prefixes(policies) {
-            let id = locals.cidr(prefix)?;
-            book.insert_prefix(prefix, id);
-            cidrs.push((id, prefix));
+        let mut ids = LabelIdentities::default();
+        let pod = ids.intern(&labels)?;
+        let resolver = ids.intern(&resolver_labels())?;
+        let universe = Universe::new(&given.facts, &[], &mut ids)?;
+        let mut groups = facts::groups(&given.facts)?;
+        groups.extend(given.groups.iter().cloned());
+        let around = Surroundings {
+            groups: groups.clone(),
+            ..Surroundings::default()
+        };
+        let mut numbers = BTreeMap::new();
+        for prefix in prefixes_in(&given.policies, &around)
+            .into_iter()
+            .chain(universe.prefixes())
+        {
+            numbers.insert(prefix, locals.cidr(prefix)?);
         }
-        let identities = Identities::new(
-            CLUSTER,
-            label_identities
-                .iter()
-                .map(|(id, labels)| (id, labels.clone())),
-            cidrs,
-        );
+        let view = View::new(&universe, universe.local, &ids, &numbers, &groups);
         let mut policies = compile_layered(
             &CompileInput {
-                policies,
+                policies: &given.policies,
                 subject: &labels,
-                identities: &identities,
+                identities: &view.identities,
                 mode: EnforcementMode::Default,
                 allow_local_host: true,
                 steer_dns: true,
             },
-            &Surroundings::default(),
+            &view.around,
             &mut SelectorTable::default(),
         )?;
         // Nobody has a reason to open a connection to a command unless a policy says so. Without this,
@@ -114,22 +127,18 @@ impl World {
             labels,
             policies,
             resolver,
-            book,
+            view,
         })
     }
 
     /// Which identity every known address has. What is several things at once is the most
     /// specific: the gateway's address is the resolver before it is the host.
     pub(crate) fn address_book(&self, known: &KnownAddresses) -> AddressBook {
-        let mut book = self.book.clone();
-        for (addresses, id) in [
-            (&known.host, reserved::HOST),
-            (&known.gateway, self.resolver),
-            (&known.pod, self.pod),
-        ] {
-            for address in addresses {
-                book.insert_address(*address, id);
-            }
+        let gateway = known.gateway.iter();
+        let resolvers: Vec<_> = gateway.map(|address| (*address, self.resolver)).collect();
+        let mut book = self.view.address_book(&known.host, &resolvers);
+        for address in &known.pod {
+            book.insert_address(*address, self.pod);
         }
         book
     }
@@ -155,6 +164,7 @@ fn namespace_labels(namespace: &str) -> [Label; 2] {
 
 #[cfg(test)]
 mod tests {
+    use identity::reserved;
     use policy::{compiled::DnsVerdict, fqdn::Fqdn, parse};
 
     use super::*;
@@ -180,9 +190,12 @@ spec:
 "#;
 
     fn world() -> (World, LocalIdentities) {
-        let policies = parse::documents("p.yaml", ARGOCD).unwrap().policies;
+        let given = Given {
+            policies: parse::documents("p.yaml", ARGOCD).unwrap().policies,
+            ..Given::default()
+        };
         let mut locals = LocalIdentities::default();
-        let world = World::compile(&policies, pod_labels("argocd", &[]), &mut locals).unwrap();
+        let world = World::compile(&given, pod_labels("argocd", []), &mut locals).unwrap();
         (world, locals)
     }
 

@@ -7,8 +7,9 @@
 use std::{io::IsTerminal, time::Duration};
 
 use agent::{
+    Given,
     api::Report,
-    pod,
+    facts, pod,
     policies::{self, LoadError},
     run::{Attach, RunLimits, RunSpec},
 };
@@ -58,9 +59,16 @@ fn try_run(args: args::Run) -> Result<i32, Vec<String>> {
 
 fn specification(args: &args::Run) -> Result<RunSpec, Vec<String>> {
     let mut mistakes = Vec::new();
-    let mut all = Vec::new();
+    let mut given = Given::default();
+    if let Some(path) = &args.world {
+        match facts::world(path) {
+            Ok(world) => given.facts = world,
+            Err(error) => mistakes.push(error.to_string()),
+        }
+    }
     let limits = Limits {
         default_namespace: args.namespace.clone(),
+        cluster: given.facts.value.config.cluster.clone(),
         ..Limits::default()
     };
     if args.policy.is_empty() && args.allow.is_empty() {
@@ -75,7 +83,8 @@ fn specification(args: &args::Run) -> Result<RunSpec, Vec<String>> {
                 for note in &loaded.notes {
                     tracing::info!("{note}");
                 }
-                all.extend(loaded.policies);
+                given.policies = loaded.policies;
+                given.groups = loaded.groups;
             }
             Err(errors) => mistakes.extend(errors.iter().map(LoadError::to_string)),
         }
@@ -88,7 +97,9 @@ fn specification(args: &args::Run) -> Result<RunSpec, Vec<String>> {
         }
     }
     if !allows.is_empty() {
-        all.push(shorthand::policy(&allows, &args.namespace));
+        given
+            .policies
+            .push(shorthand::policy(&allows, &args.namespace));
     }
     let mut labels = Vec::new();
     for text in &args.label {
@@ -102,7 +113,7 @@ fn specification(args: &args::Run) -> Result<RunSpec, Vec<String>> {
     }
     Ok(RunSpec {
         command: args.command.clone(),
-        policies: all,
+        given,
         labels,
         namespace: args.namespace.clone(),
         resolvers: args.dns.clone(),
@@ -223,7 +234,7 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(
-            spec.policies[0].reference.to_string(),
+            spec.given.policies[0].reference.to_string(),
             "CiliumNetworkPolicy/ci/command-line"
         );
     }

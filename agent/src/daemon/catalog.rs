@@ -1,7 +1,7 @@
 //! The numbers of this node: label sets, prefixes, selectors, and policies compiled with them.
 //!
-//! In:  label sets of endpoints and resolvers, policies.
-//! Out: identities that stay the same while the agent lives; an [`EndpointPolicy`] per label set.
+//! In:  workloads, resolvers, what is known about the world, policies.
+//! Out: identities that stay the same while the agent lives; an [`EndpointPolicy`] per [`Subject`].
 //! Not here: writing any of it to maps (`engine`).
 
 use std::{
@@ -14,20 +14,29 @@ use identity::{
 };
 use ipnet::IpNet;
 use policy::{
-    compile::{
-        CompileInput, EnforcementMode, Identities, SelectorTable, Surroundings, compile_layered,
-    },
+    compile::{CompileInput, EnforcementMode, NamedPorts, SelectorTable, compile_layered},
     compiled::Layered,
     fqdn::NameSelector,
     model::Policy,
 };
 
-use crate::world::{CLUSTER, WorldError};
+use crate::{
+    WorldError,
+    facts::{Sourced, Universe, View, World, written::Endpoint},
+};
 
 use super::journal::{Entry, Journal, Past};
 
+/// Whom a policy is compiled for: all workloads alike in what rules can tell about themselves.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Subject {
+    pub(crate) labels: LabelSet,
+    /// The names of their ports.
+    pub(crate) ports: NamedPorts,
+}
+
 /// Policies by whom they are for.
-pub(crate) type Compiled = BTreeMap<LabelSet, Layered>;
+pub(crate) type Compiled = BTreeMap<Subject, Layered>;
 
 /// Numbers and what they stand for.
 #[derive(Debug)]
@@ -175,32 +184,28 @@ impl Catalog {
             .collect()
     }
 
-    /// Compiles the policies for each of the label sets; the prefixes must include theirs.
+    /// Compiles the policies for each of the subjects; the view must include their prefixes.
     pub(crate) fn compile<'a>(
         &mut self,
         policies: &[Policy],
-        prefixes: &BTreeMap<IpNet, IdentityId>,
-        subjects: impl IntoIterator<Item = &'a LabelSet>,
+        view: &mut View,
+        subjects: impl IntoIterator<Item = &'a Subject>,
     ) -> Result<Compiled, WorldError> {
-        let identities = Identities::new(
-            CLUSTER,
-            self.labels.iter().map(|(id, labels)| (id, labels.clone())),
-            prefixes.iter().map(|(prefix, id)| (*id, *prefix)),
-        );
         let subjects: BTreeSet<_> = subjects.into_iter().collect();
         let compiled = subjects
             .into_iter()
             .map(|subject| {
+                view.around.own_ports.clone_from(&subject.ports);
                 let policies = compile_layered(
                     &CompileInput {
                         policies,
-                        subject,
-                        identities: &identities,
+                        subject: &subject.labels,
+                        identities: &view.identities,
                         mode: self.mode,
                         allow_local_host: true,
                         steer_dns: false,
                     },
-                    &Surroundings::default(),
+                    &view.around,
                     &mut self.selectors,
                 )?;
                 Ok((subject.clone(), policies))
@@ -208,5 +213,16 @@ impl Catalog {
             .collect();
         self.write_down();
         compiled
+    }
+
+    /// Who is there, as `world` and these workloads say together.
+    pub(crate) fn universe(
+        &mut self,
+        world: &Sourced<World>,
+        own: &[Endpoint],
+    ) -> Result<Universe, WorldError> {
+        let universe = Universe::new(world, own, &mut self.labels);
+        self.write_down();
+        universe
     }
 }

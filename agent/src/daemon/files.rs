@@ -1,4 +1,4 @@
-//! The policy files, watched.
+//! The files of policies and of facts about the world, watched.
 //!
 //! In:  the files and folders of the configuration.
 //! Out: a notice when they may have changed; what is in them, as a whole or not at all.
@@ -16,10 +16,16 @@ use notify::{
     Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
-use policy::{model::Policy, parse::Limits};
+use policy::{
+    model::{CidrGroup, Policy},
+    parse::Limits,
+};
 use tokio::{sync::mpsc, time};
 
-use crate::policies::{self, LoadError};
+use crate::{
+    facts::{self, Sourced, World},
+    policies::{self, LoadError},
+};
 
 /// How long files must be left alone before they are read: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(15);
@@ -28,10 +34,21 @@ const MOST: Duration = Duration::from_millis(60);
 /// Mistakes that are kept for `status`.
 const MISTAKES: usize = 20;
 
+/// What the files say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Content {
+    pub(crate) policies: Vec<Policy>,
+    /// Groups of prefixes that policies refer to.
+    pub(crate) groups: Vec<CidrGroup>,
+    /// What is known about the world.
+    pub(crate) world: Sourced<World>,
+}
+
 /// Watches the files.
 #[derive(Debug)]
 pub(crate) struct Files {
     paths: Vec<PathBuf>,
+    world: Option<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     changed: mpsc::Receiver<()>,
     noticed: Option<Noticed>,
@@ -60,7 +77,7 @@ impl Noticed {
 }
 
 impl Files {
-    pub(crate) fn watch(paths: Vec<PathBuf>) -> Self {
+    pub(crate) fn watch(paths: Vec<PathBuf>, world: Option<PathBuf>) -> Self {
         let (notice, changed) = mpsc::channel(1);
         let watcher = RecommendedWatcher::new(
             move |event: notify::Result<notify::Event>| {
@@ -78,6 +95,7 @@ impl Files {
         );
         let mut files = Self {
             paths,
+            world,
             watcher: None,
             changed,
             noticed: None,
@@ -102,7 +120,7 @@ impl Files {
             return;
         };
         let mut problem = None;
-        for path in &self.paths {
+        for path in self.paths.iter().chain(&self.world) {
             let (mode, target) = if path.is_dir() {
                 (RecursiveMode::Recursive, path.as_path())
             } else {
@@ -157,32 +175,46 @@ impl Files {
     ///
     /// # Errors
     /// Every mistake; one is enough for nothing to count.
-    pub(crate) async fn read(&mut self) -> Result<Vec<Policy>, Vec<String>> {
+    pub(crate) async fn read(&mut self) -> Result<Content, Vec<String>> {
         self.rewatch();
-        let paths = self.paths.clone();
-        let loaded =
-            tokio::task::spawn_blocking(move || policies::load(&paths, &Limits::default()))
-                .await
-                .map_err(|error| vec![error.to_string()])?;
-        match loaded {
-            Ok(loaded) => {
-                for note in &loaded.notes {
-                    tracing::debug!("{note}");
-                }
-                Ok(loaded.policies)
+        let (paths, world) = (self.paths.clone(), self.world.clone());
+        tokio::task::spawn_blocking(move || content(&paths, world.as_deref()))
+            .await
+            .map_err(|error| vec![error.to_string()])?
+    }
+}
+
+fn content(paths: &[PathBuf], world: Option<&Path>) -> Result<Content, Vec<String>> {
+    let world = match world {
+        Some(path) => facts::world(path).map_err(|error| vec![error.to_string()])?,
+        None => Sourced::default(),
+    };
+    let limits = Limits {
+        cluster: world.value.config.cluster.clone(),
+        ..Limits::default()
+    };
+    match policies::load(paths, &limits) {
+        Ok(loaded) => {
+            for note in &loaded.notes {
+                tracing::debug!("{note}");
             }
-            Err(errors) => {
-                let rest = errors.len().saturating_sub(MISTAKES);
-                let mut said: Vec<_> = errors
-                    .iter()
-                    .take(MISTAKES)
-                    .map(LoadError::to_string)
-                    .collect();
-                if rest > 0 {
-                    said.push(format!("and {rest} more"));
-                }
-                Err(said)
+            Ok(Content {
+                policies: loaded.policies,
+                groups: loaded.groups,
+                world,
+            })
+        }
+        Err(errors) => {
+            let rest = errors.len().saturating_sub(MISTAKES);
+            let mut said: Vec<_> = errors
+                .iter()
+                .take(MISTAKES)
+                .map(LoadError::to_string)
+                .collect();
+            if rest > 0 {
+                said.push(format!("and {rest} more"));
             }
+            Err(said)
         }
     }
 }

@@ -21,7 +21,6 @@ use crate::{
     },
     control::Source,
     rows, totals,
-    world::CLUSTER,
 };
 
 use super::{Agent, PATIENCE, engine::Engine, lists, workload::Workload};
@@ -128,16 +127,25 @@ fn endpoint_row(engine: &Engine, workload: &Workload) -> EndpointRow {
         state: state.to_owned(),
         reason: workload.problem.clone().unwrap_or_default(),
         identity: workload.identity.get(),
-        labels: workload.labels.iter().map(ToString::to_string).collect(),
+        labels: workload
+            .subject
+            .labels
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         addresses: workload.config.addresses.clone(),
         attachment: workload
             .attached
             .as_ref()
             .map_or_else(String::new, |(_, attached)| attached.how().to_owned()),
-        policies: select::selecting(engine.policies(), &workload.labels, CLUSTER)
-            .iter()
-            .map(|policy| policy.reference.to_string())
-            .collect(),
+        policies: select::selecting(
+            engine.policies(),
+            &workload.subject.labels,
+            engine.cluster(),
+        )
+        .iter()
+        .map(|policy| policy.reference.to_string())
+        .collect(),
     }
 }
 

@@ -208,8 +208,8 @@ impl Loop {
     async fn read_policies(&mut self) {
         let read = self.files.read().await;
         let applied = match read {
-            Ok(policies) => {
-                let applied = self.apply(policies).await;
+            Ok(content) => {
+                let applied = self.apply(content).await;
                 applied.map_err(|error| vec![error.to_string()])
             }
             Err(mistakes) => Err(mistakes),
@@ -249,15 +249,15 @@ impl Loop {
     }
 
     /// Puts policies in force; false when they are already.
-    async fn apply(&mut self, policies: Vec<policy::model::Policy>) -> Result<bool, DaemonError> {
+    async fn apply(&mut self, content: files::Content) -> Result<bool, DaemonError> {
         let began = time::Instant::now();
         {
             let mut engine = self.agent.engine();
-            if engine.has_policies() && engine.policies() == policies {
+            if engine.has_policies() && *engine.content() == content {
                 return Ok(false);
             }
-            warn_about(&policies);
-            engine.prepare(policies)?;
+            warn_about(&content.policies);
+            engine.prepare(content)?;
         }
         // Names are matched against both sets before the kernel changes from one to the other. A
         // shard's answer to anything shows that it did.

@@ -85,7 +85,7 @@ pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
         agent: Arc::clone(&agent),
         watch,
         network,
-        files: Files::watch(config.policies.clone()),
+        files: Files::watch(config.policies.clone(), config.world.clone()),
         events,
         records,
         ticks: 0,

@@ -7,9 +7,10 @@
 use std::net::IpAddr;
 
 use fqdn_ebpf_loader::{Attached, BridgePort, EndpointSpec, PolicyId};
-use identity::{EndpointId, IdentityId, LabelSet};
+use identity::{EndpointId, IdentityId, reserved};
 
 use super::{
+    catalog::Subject,
     config::EndpointConfig,
     links::{Link, Links, Watch},
 };
@@ -21,7 +22,8 @@ const SKIP_THE_HOOK: [&str; 5] = ["netkit", "macvlan", "macvtap", "ipvlan", "ipv
 #[derive(Debug)]
 pub(crate) struct Workload {
     pub(crate) config: EndpointConfig,
-    pub(crate) labels: LabelSet,
+    /// Whom policies are compiled for.
+    pub(crate) subject: Subject,
     pub(crate) identity: IdentityId,
     /// The interface the programs are at.
     pub(crate) attached: Option<(u32, Attached)>,
@@ -94,11 +96,11 @@ impl Place {
 }
 
 impl Workload {
-    pub(crate) fn new(config: EndpointConfig, labels: LabelSet, identity: IdentityId) -> Self {
+    pub(crate) fn new(config: EndpointConfig) -> Self {
         Self {
             config,
-            labels,
-            identity,
+            subject: Subject::default(),
+            identity: reserved::UNKNOWN,
             attached: None,
             loose: false,
             enforced: None,
@@ -125,6 +127,22 @@ impl Workload {
             shadow,
             audited: self.config.audit,
             ..EndpointSpec::new(id, wiring.mac)
+        }
+    }
+
+    /// It as records tell of it.
+    pub(crate) fn told(&self, id: EndpointId) -> flows::Endpoint {
+        flows::Endpoint {
+            id: id.get(),
+            identity: self.identity.get(),
+            namespace: self.config.namespace.clone(),
+            labels: self
+                .subject
+                .labels
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            pod_name: self.config.name().to_owned(),
         }
     }
 

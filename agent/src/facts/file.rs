@@ -24,7 +24,7 @@ const TOO_MUCH: &str = "more values than are read, counting every use of an alia
 const SPANNED: &str = "value";
 
 /// A value and the file it was read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The file, as named on the command line.
     pub file: Arc<str>,

@@ -21,6 +21,6 @@ pub use file::{Sourced, world};
 pub(crate) use frontends::{Behind, backends};
 pub(crate) use groups::groups;
 pub use protocol::Protocol;
-pub(crate) use universe::{Party, Universe, UniverseError, service_name};
+pub(crate) use universe::{Party, Universe, service_name};
 pub(crate) use view::View;
 pub use written::World;

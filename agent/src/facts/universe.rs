@@ -133,7 +133,7 @@ impl Universe {
         world: &Sourced<World>,
         own: &[Endpoint],
         ids: &mut LabelIdentities,
-    ) -> Result<Self, UniverseError> {
+    ) -> Result<Self, WorldError> {
         let mut universe = Self {
             cluster: world.value.config.cluster.clone(),
             ..Self::default()
@@ -177,6 +177,12 @@ impl Universe {
             }
             _ => Err(Cause::NotAPeer(text.to_owned())),
         }
+    }
+
+    /// A pod by its name.
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        let at = self.pods_by_name.get(&format!("{namespace}/{name}"))?;
+        self.pods.get(*at)
     }
 
     /// Whose address it is.
@@ -250,7 +256,7 @@ impl Universe {
         world: &Sourced<World>,
         own: &[Endpoint],
         ids: &mut LabelIdentities,
-    ) -> Result<(), UniverseError> {
+    ) -> Result<(), WorldError> {
         let namespaces = namespaces(world)?;
         for endpoint in own {
             let wrong = |(_, cause)| world.wrong_file(cause);
@@ -284,7 +290,7 @@ impl Universe {
         home: Option<usize>,
         ids: &mut LabelIdentities,
         wrong: impl Fn((&'static str, Cause)) -> InputError,
-    ) -> Result<Option<String>, UniverseError> {
+    ) -> Result<Option<String>, WorldError> {
         let at = self.pods.len();
         let name = full_name(endpoint);
         if self.pods_by_name.contains_key(&name) {
@@ -294,7 +300,7 @@ impl Universe {
             labels(endpoint, namespace_labels).map_err(|cause| wrong(("labels", cause)))?;
         let identity = match reserved_number(&labels) {
             Some(identity) => identity,
-            None => ids.intern(&labels).map_err(WorldError::from)?,
+            None => ids.intern(&labels)?,
         };
         self.pods_by_name.insert(name.clone(), at);
         self.pods.push(Pod {
@@ -351,7 +357,7 @@ impl Universe {
         &mut self,
         world: &Sourced<World>,
         ids: &mut LabelIdentities,
-    ) -> Result<(), UniverseError> {
+    ) -> Result<(), WorldError> {
         let mut names = BTreeMap::new();
         for (at, written) in world.value.services.iter().enumerate() {
             let field = |name: &str| format!("services[{at}].{name}");
@@ -377,7 +383,7 @@ impl Universe {
                 self.frontends.push(FrontendAddress {
                     address: ip.0,
                     service: at,
-                    identity: ids.intern(&labels).map_err(WorldError::from)?,
+                    identity: ids.intern(&labels)?,
                 });
             }
         }
@@ -417,15 +423,6 @@ impl Universe {
         }
         Ok(())
     }
-}
-
-/// Why a world makes no picture.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UniverseError {
-    #[error(transparent)]
-    Input(#[from] InputError),
-    #[error(transparent)]
-    World(#[from] WorldError),
 }
 
 fn namespaces(

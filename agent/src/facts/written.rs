@@ -6,8 +6,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
+use identity::Label;
 use ipnet::IpNet;
-use policy::compile::EnforcementMode;
+use policy::{compile::EnforcementMode, selector::NAMESPACE_LABELS};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -15,7 +16,7 @@ use super::Protocol;
 use crate::offline::flow::Flow;
 
 /// A world.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct World {
     /// Settings of the agent.
@@ -45,6 +46,19 @@ pub struct World {
     /// Flows, unless they are in a file of their own.
     #[serde(default)]
     pub flows: Vec<Spanned<Flow>>,
+}
+
+impl World {
+    /// The labels of a namespace, as workloads in it carry them.
+    pub(crate) fn labels_of_namespace<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = Label> + 'a {
+        let all = self.namespaces.iter().map(|written| &written.value);
+        all.filter(move |one| one.name == namespace)
+            .flat_map(|one| &one.labels)
+            .map(|(key, value)| Label::k8s(&format!("{NAMESPACE_LABELS}.{key}"), value))
+    }
 }
 
 /// Settings of the agent.

@@ -4,11 +4,7 @@
 //! Out: [`OfflineError`].
 //! Not here: the mistakes themselves (`facts`, `policy::parse`).
 
-use crate::{
-    WorldError,
-    facts::{InputError, UniverseError},
-    policies::LoadError,
-};
+use crate::{WorldError, facts::InputError, policies::LoadError};
 
 /// Why nothing was judged.
 #[derive(Debug, thiserror::Error)]
@@ -22,13 +18,4 @@ pub enum OfflineError {
     /// The policies cannot be compiled for this world.
     #[error(transparent)]
     World(#[from] WorldError),
-}
-
-impl From<UniverseError> for OfflineError {
-    fn from(error: UniverseError) -> Self {
-        match error {
-            UniverseError::Input(error) => Self::Input(error),
-            UniverseError::World(error) => Self::World(error),
-        }
-    }
 }

@@ -42,7 +42,7 @@ const ADDRESSES: usize = 8192;
 const NAMES_PER_ADDRESS: usize = 8;
 
 /// What the records are told with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Subject {
     /// The workload as it appears in records.
     pub(crate) endpoint: Endpoint,
@@ -99,9 +99,13 @@ impl Recorder {
     }
 
     /// The policy or the addresses have changed: what comes is told by these.
-    pub(crate) fn update(&mut self, policy: Layered, book: Arc<AddressBook>) {
-        self.subject.policy = policy;
-        self.subject.book = book;
+    pub(crate) fn update(&mut self, subject: Subject) {
+        self.subject = subject;
+    }
+
+    /// What records are told with.
+    pub(crate) const fn subject(&self) -> &Subject {
+        &self.subject
     }
 
     /// A panic elsewhere leaves it whole: every record is added in one step.

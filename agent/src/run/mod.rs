@@ -17,14 +17,14 @@ use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 pub use fqdn_ebpf_loader::Attach;
 use identity::{Label, LocalIdentities};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use policy::{model::Policy, select};
+use policy::select;
 
 use crate::{
     api::Report,
     pod::{InvokingUser, Ipv6, Pod, PodError, PodSpec},
     resolvers,
     steering::SteeringError,
-    world::{self, World, WorldError},
+    world::{self, Given, World, WorldError},
 };
 
 /// What to run, and how.
@@ -33,7 +33,7 @@ pub struct RunSpec {
     /// The program and its arguments.
     pub command: Vec<OsString>,
     /// What it may reach.
-    pub policies: Vec<Policy>,
+    pub given: Given,
     /// Its labels, as policies select it.
     pub labels: Vec<Label>,
     /// Its namespace, as policies select it.
@@ -129,22 +129,25 @@ impl RunError {
 /// is 127 or 126, as shells have it.
 pub fn run(mut spec: RunSpec) -> Result<Report, RunError> {
     spec.descriptors = spec.descriptors.or_else(raise_descriptor_limit);
-    let labels = world::pod_labels(&spec.namespace, &spec.labels);
-    if select::selecting(&spec.policies, &labels, world::CLUSTER).is_empty() {
+    let Given {
+        policies, facts, ..
+    } = &spec.given;
+    let of_namespace = facts.value.labels_of_namespace(&spec.namespace);
+    let labels = world::pod_labels(
+        &spec.namespace,
+        spec.labels.iter().cloned().chain(of_namespace),
+    );
+    let cluster = &facts.value.config.cluster;
+    if select::selecting(policies, &labels, cluster).is_empty() {
         return Err(RunError::SelectsNothing(select::explain_unselected(
-            &spec.policies,
-            &labels,
-            world::CLUSTER,
+            policies, &labels, cluster,
         )));
     }
     let mut locals = LocalIdentities::default();
-    let world = World::compile(&spec.policies, labels, &mut locals)?;
-    for warning in policy::lint::policies(&spec.policies)
+    let world = World::compile(&spec.given, labels, &mut locals)?;
+    for warning in policy::lint::policies(policies)
         .into_iter()
-        .chain(policy::lint::endpoint(
-            &spec.policies,
-            &world.policies.whole,
-        ))
+        .chain(policy::lint::endpoint(policies, &world.policies.whole))
     {
         match warning.severity {
             policy::lint::Severity::Warning => tracing::warn!("{warning}"),

@@ -27,7 +27,7 @@ use crate::{
         inspector::{Facts, Inspector},
         surroundings::{AddressWatch, Surroundings},
     },
-    world::{self, World},
+    world::World,
 };
 
 /// How long the shard may take to answer once the command has ended.
@@ -64,12 +64,13 @@ pub(crate) fn session(
         .iter()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
+    let cluster = &spec.given.facts.value.config.cluster;
     let facts = Facts {
         command: command.clone(),
         audit: spec.audit,
         since: Timestamp::now(),
         endpoint: endpoint.clone(),
-        policies: select::selecting(&spec.policies, &world.labels, world::CLUSTER)
+        policies: select::selecting(&spec.given.policies, &world.labels, cluster)
             .iter()
             .map(|policy| policy.reference.to_string())
             .collect(),
@@ -199,9 +200,13 @@ impl Observed {
         }
         let book = &self.surroundings.book;
         self.inspector.datapath().ipcache(book)?;
-        self.inspector
-            .recorder()
-            .update(self.world.policies.clone(), Arc::new(book.clone()));
+        let mut recorder = self.inspector.recorder();
+        let subject = Subject {
+            book: Arc::new(book.clone()),
+            ..recorder.subject().clone()
+        };
+        recorder.update(subject);
+        drop(recorder);
         let snapshot = self.surroundings.snapshot(&self.world);
         let told = self
             .inspector

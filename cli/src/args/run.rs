@@ -31,6 +31,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME")]
     pub(crate) allow: Vec<String>,
 
+    /// World file: nodes, services, other workloads, groups of prefixes that policies speak of.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) world: Option<PathBuf>,
+
     /// Label of the command, as policies select it. Repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,

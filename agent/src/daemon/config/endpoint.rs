@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 use identity::{Label, LabelSet};
 use serde::Deserialize;
 
-use crate::world;
+use crate::{
+    facts::written::{Address, ContainerPort, Endpoint},
+    world,
+};
 
 /// One workload.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -19,12 +22,21 @@ pub(crate) struct EndpointConfig {
     pub(crate) interface: String,
     /// What it may use as source: at most one IPv4 and two IPv6 addresses.
     pub(crate) addresses: Vec<IpAddr>,
-    /// As policies select it, `key=value` or a map.
+    /// Its name in its namespace; the interface's by default.
+    #[serde(default)]
+    name: Option<String>,
+    /// As policies select it.
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
     /// As policies select it.
     #[serde(default = "default_namespace")]
     pub(crate) namespace: String,
+    /// As policies select it.
+    #[serde(default)]
+    pub(crate) service_account: Option<String>,
+    /// Names that rules may call its ports by.
+    #[serde(default)]
+    pub(crate) ports: Vec<ContainerPort>,
     /// Its hardware address; by default the other end of the veth pair is asked.
     #[serde(default)]
     pub(crate) mac: Option<MacText>,
@@ -34,14 +46,27 @@ pub(crate) struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// Its labels as policies see them, namespace included.
-    pub(crate) fn label_set(&self) -> LabelSet {
-        let labels: Vec<_> = self
-            .labels
-            .iter()
-            .map(|(key, value)| label(key, value))
-            .collect();
-        world::pod_labels(&self.namespace, &labels)
+    /// Its name in its namespace.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.interface)
+    }
+
+    /// It as a world knows it.
+    pub(crate) fn facts(&self) -> Endpoint {
+        Endpoint {
+            name: self.name().to_owned(),
+            namespace: self.namespace.clone(),
+            labels: self.labels.clone(),
+            service_account: self.service_account.clone(),
+            ips: self
+                .addresses
+                .iter()
+                .map(|address| Address(address.to_canonical()))
+                .collect(),
+            ports: self.ports.clone(),
+            local: Some(true),
+            node: None,
+        }
     }
 }
 
@@ -79,8 +104,8 @@ impl ResolverConfig {
             Self::Address(_) => Some(world::resolver_labels()),
             Self::Labelled(resolver) if resolver.labels.is_empty() => None,
             Self::Labelled(resolver) => {
-                let labels: Vec<_> = resolver.labels.iter().map(|(k, v)| label(k, v)).collect();
-                Some(world::pod_labels(&resolver.namespace, &labels))
+                let labels = resolver.labels.iter().map(|(k, v)| label(k, v));
+                Some(world::pod_labels(&resolver.namespace, labels))
             }
         }
     }

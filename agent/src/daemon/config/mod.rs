@@ -35,6 +35,9 @@ pub struct Config {
     pub(crate) endpoints: Vec<EndpointConfig>,
     /// Files and folders of policies; watched.
     pub(crate) policies: Vec<PathBuf>,
+    /// What is known about the world around the workloads; watched.
+    #[serde(default)]
+    pub(crate) world: Option<PathBuf>,
     /// Resolvers whose answers teach.
     #[serde(default)]
     pub(crate) resolvers: Vec<ResolverConfig>,

@@ -27,7 +27,7 @@ fn a_file_with_defaults() {
     assert_eq!(config.endpoints.len(), 2);
     assert_eq!(config.endpoints[1].mac.unwrap().0[5], 1);
     assert_eq!(config.addresses_per_endpoint(), 512);
-    let labels = config.endpoints[0].label_set().to_string();
+    let labels = format!("{:?}", config.endpoints[0].facts());
     assert!(
         labels.contains("k8s:app=web") && labels.contains("shop"),
         "{labels}"

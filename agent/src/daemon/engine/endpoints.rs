@@ -122,7 +122,7 @@ impl Engine {
         let installed = self
             .installed
             .as_ref()
-            .and_then(|installed| installed.get(&workload.labels))
+            .and_then(|installed| installed.get(&workload.subject))
             .cloned();
         let Some(installed) = installed else {
             problem(
@@ -148,13 +148,7 @@ impl Engine {
         });
         let (tail, clock) = (Arc::clone(&self.tail), self.clock);
         let subject = Subject {
-            endpoint: flows::Endpoint {
-                id: id.get(),
-                identity: workload.identity.get(),
-                namespace: workload.config.namespace.clone(),
-                labels: workload.labels.iter().map(ToString::to_string).collect(),
-                pod_name: workload.config.interface.clone(),
-            },
+            endpoint: workload.told(id),
             policy: installed.policies,
             book: Arc::clone(&self.book),
         };

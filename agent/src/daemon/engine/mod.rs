@@ -21,17 +21,21 @@ use std::{
 use dnsproxy::{ControlMsg, ShardThread};
 use dnsproxy_core::{EndpointSnapshot, Snapshot};
 use fqdn_ebpf_loader::{Datapath, PolicyId};
-use identity::{AddressBook, EndpointId, IdentityId, LabelSet, SelectorId, reserved};
+use identity::{AddressBook, EndpointId, IdentityId, SelectorId};
 use ipnet::IpNet;
 use policy::{compiled::Layered, model::Policy};
 use tokio::sync::mpsc;
 
-use crate::recorder::{LookupCounts, Recorder, Tail, WallClock};
+use crate::{
+    facts::View,
+    recorder::{LookupCounts, Recorder, Tail, WallClock},
+};
 
 use super::{
-    catalog::Catalog,
+    catalog::{Catalog, Subject},
     config::Config,
     error::DaemonError,
+    files::Content,
     heritage::Heritage,
     journal::{Entry, Journal, Past},
     links::Links,
@@ -59,8 +63,11 @@ pub(crate) struct Engine {
     pub(crate) tail: Arc<Mutex<Tail>>,
     pub(crate) clock: WallClock,
     /// None until a first set of policies was good: nothing is enforced by halves.
-    installed: Option<BTreeMap<LabelSet, Installed>>,
-    policies: Vec<Policy>,
+    installed: Option<BTreeMap<Subject, Installed>>,
+    /// What the files in force say.
+    content: Arc<Content>,
+    /// The world as the policies in force see it.
+    view: Option<View>,
     /// What is on its way into force.
     coming: Option<policies::Coming>,
     prefixes: BTreeMap<IpNet, IdentityId>,
@@ -108,12 +115,7 @@ impl Engine {
         }
         let mut workloads = BTreeMap::new();
         for endpoint in &config.endpoints {
-            let labels = endpoint.label_set();
-            let identity = catalog.intern(&labels)?;
-            workloads.insert(
-                endpoint.interface.clone(),
-                Workload::new(endpoint.clone(), labels, identity),
-            );
+            workloads.insert(endpoint.interface.clone(), Workload::new(endpoint.clone()));
         }
         let mut resolvers = Vec::new();
         for resolver in &config.resolvers {
@@ -123,7 +125,7 @@ impl Engine {
             };
             resolvers.push((resolver.address().to_canonical(), identity));
         }
-        Ok(Self {
+        let mut engine = Self {
             config,
             datapath,
             shards: Vec::new(),
@@ -132,7 +134,8 @@ impl Engine {
             tail: Arc::default(),
             clock,
             installed: None,
-            policies: Vec::new(),
+            content: Arc::default(),
+            view: None,
             coming: None,
             prefixes: BTreeMap::new(),
             resolvers,
@@ -147,7 +150,11 @@ impl Engine {
             next_endpoint,
             next_policy,
             revision: 0,
-        })
+        };
+        let universe = engine.universe(&Content::default())?;
+        let subjects = engine.subjects(&universe);
+        engine.call(&universe, subjects);
+        Ok(engine)
     }
 
     /// The node's addresses are these. Returns whether the proxy must be told.
@@ -161,26 +168,16 @@ impl Engine {
         Ok(true)
     }
 
-    /// Which identity every known address has. What is several things at once is the most
-    /// specific: an endpoint before a resolver, a resolver before the node.
+    /// Which identity every known address has.
     fn write_book(&mut self) -> Result<(), DaemonError> {
-        let mut book = AddressBook::default();
-        for (prefix, id) in &self.prefixes {
-            book.insert_prefix(*prefix, *id);
-        }
-        for address in &self.node {
-            book.insert_address(*address, reserved::HOST);
-        }
-        for (address, id) in &self.resolvers {
-            if let Some(id) = id {
-                book.insert_address(*address, *id);
-            }
-        }
-        for workload in self.workloads.values() {
-            for address in &workload.config.addresses {
-                book.insert_address(*address, workload.identity);
-            }
-        }
+        let Some(view) = &self.view else {
+            return Ok(());
+        };
+        let labelled = self.resolvers.iter();
+        let labelled: Vec<_> = labelled
+            .filter_map(|(address, id)| Some((*address, (*id)?)))
+            .collect();
+        let book = view.address_book(&self.node, &labelled);
         // Half of what is known would take addresses away from the policies of a predecessor that
         // are still in force.
         if self.installed.is_some() && !self.node.is_empty() {
@@ -245,13 +242,23 @@ impl Engine {
 
     /// The policies in force for a workload.
     pub(crate) fn policies_of(&self, workload: &Workload) -> Option<Layered> {
-        let installed = self.installed.as_ref()?.get(&workload.labels)?;
+        let installed = self.installed.as_ref()?.get(&workload.subject)?;
         Some(installed.policies.clone())
+    }
+
+    /// What the files in force say.
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
     }
 
     /// Every policy in force.
     pub(crate) fn policies(&self) -> &[Policy] {
-        &self.policies
+        &self.content.policies
+    }
+
+    /// The cluster that policies speak about.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.content.world.value.config.cluster
     }
 
     /// The journal.

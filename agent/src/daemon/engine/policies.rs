@@ -1,33 +1,57 @@
 //! Policies into the kernel, all or none of them.
 //!
-//! In:  policies as they were read.
+//! In:  policies and facts about the world as they were read.
 //! Out: new policy numbers with their entries; then one write an endpoint that makes it use them.
 //! Not here: reading files (`files`), compiling (`catalog`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fqdn_ebpf_loader::PolicyId;
-use identity::{IdentityId, LabelSet};
+use identity::IdentityId;
 use ipnet::IpNet;
 use policy::{
+    compile::{Surroundings, prefixes_in},
     compiled::{EndpointPolicy, Layered},
-    model::Policy,
+    model::CidrGroup,
+};
+
+use crate::{
+    WorldError,
+    facts::{self, Universe, View},
 };
 
 use super::{
     super::{
-        catalog::Compiled,
+        catalog::{Compiled, Subject},
         error::DaemonError,
+        files::Content,
         workload::{Enforced, PolicyIds, Workload},
     },
     Engine, Installed,
 };
 
+/// Whom each workload's policy is compiled for, by interface.
+type Subjects = BTreeMap<String, Subject>;
+
+/// What files say, and who is there then.
+#[derive(Debug)]
+struct Situation {
+    content: Arc<Content>,
+    universe: Universe,
+    groups: Vec<CidrGroup>,
+    /// The prefixes that need a number.
+    prefixes: BTreeSet<IpNet>,
+}
+
 /// Policies that are in the kernel and not in force.
 #[derive(Debug)]
 pub(super) struct Coming {
-    policies: Vec<Policy>,
-    next: BTreeMap<LabelSet, Installed>,
+    situation: Situation,
+    subjects: Subjects,
+    next: BTreeMap<Subject, Installed>,
     /// The numbers among them that are new.
     added: Vec<PolicyId>,
 }
@@ -35,7 +59,8 @@ pub(super) struct Coming {
 impl Coming {
     /// What comes next for a workload.
     pub(super) fn policies_of(&self, workload: &Workload) -> Option<Layered> {
-        let installed = self.next.get(&workload.labels)?;
+        let subject = self.subjects.get(&workload.config.interface)?;
+        let installed = self.next.get(subject)?;
         Some(installed.policies.clone())
     }
 }
@@ -44,26 +69,26 @@ impl Engine {
     /// Puts policies into the kernel, all or none of them, without any endpoint using them yet. From
     /// here on names are to be matched against them too (`snapshots`), so that nothing learned is
     /// missing at the moment they are put in force. What was in force stays so.
-    pub(crate) fn prepare(&mut self, policies: Vec<Policy>) -> Result<(), DaemonError> {
-        let wanted = policy::compile::prefixes(&policies);
+    pub(crate) fn prepare(&mut self, content: Content) -> Result<(), DaemonError> {
+        let situation = self.situation(Arc::new(content))?;
         let mut all: BTreeSet<IpNet> = self.prefixes.keys().copied().collect();
         let before = all.clone();
-        all.extend(&wanted);
+        all.extend(&situation.prefixes);
         let numbered = self.catalog.prefixes(&all)?;
         if all != before {
             // Addresses are about to get other numbers: the policies in force must know them
             // first, or what they allow would be refused for a moment. Their selectors are the
             // same, so names mean what they meant.
             if self.installed.is_some() {
-                let current = self.policies.clone();
+                let current = self.situation(Arc::clone(&self.content))?;
                 let coming = self.write(current, &numbered)?;
-                self.put_in_force(coming)?;
+                let current = self.put_in_force(coming)?;
+                self.view = Some(self.look_around(&current, &numbered));
+                self.write_book()?;
             }
-            self.prefixes = numbered.clone();
-            self.write_book()?;
+            self.prefixes.clone_from(&numbered);
         }
-        let coming = self.write(policies, &numbered)?;
-        self.coming = Some(coming);
+        self.coming = Some(self.write(situation, &numbered)?);
         Ok(())
     }
 
@@ -73,13 +98,11 @@ impl Engine {
         let Some(coming) = self.coming.take() else {
             return Ok(());
         };
-        let first = self.installed.is_none();
-        let wanted = policy::compile::prefixes(&coming.policies);
-        self.put_in_force(coming)?;
+        let situation = self.put_in_force(coming)?;
         let unused: Vec<IpNet> = self
             .prefixes
             .keys()
-            .filter(|prefix| !wanted.contains(prefix))
+            .filter(|prefix| !situation.prefixes.contains(prefix))
             .copied()
             .collect();
         for prefix in &unused {
@@ -87,74 +110,150 @@ impl Engine {
                 self.catalog.locals().forget(number);
             }
         }
-        if first || !unused.is_empty() {
-            self.write_book()?;
-        }
+        self.view = Some(self.look_around(&situation, &self.prefixes));
+        self.write_book()?;
         self.retell();
         Ok(())
+    }
+
+    /// Who is there, our own workloads included, and what needs numbers.
+    fn situation(&mut self, content: Arc<Content>) -> Result<Situation, DaemonError> {
+        let universe = self.universe(&content)?;
+        let groups = groups(&content)?;
+        let around = Surroundings {
+            groups: groups.clone(),
+            ..Surroundings::default()
+        };
+        let mut prefixes = prefixes_in(&content.policies, &around);
+        prefixes.extend(universe.prefixes());
+        Ok(Situation {
+            content,
+            universe,
+            groups,
+            prefixes,
+        })
+    }
+
+    /// Who is there, our own workloads included.
+    pub(super) fn universe(&mut self, content: &Content) -> Result<Universe, DaemonError> {
+        let own: Vec<_> = self
+            .workloads
+            .values()
+            .map(|workload| workload.config.facts())
+            .collect();
+        Ok(self.catalog.universe(&content.world, &own)?)
+    }
+
+    fn look_around(&self, situation: &Situation, prefixes: &BTreeMap<IpNet, IdentityId>) -> View {
+        let Situation {
+            universe, groups, ..
+        } = situation;
+        let ids = self.catalog.labels();
+        View::new(universe, universe.local, ids, prefixes, groups)
+    }
+
+    /// Whom each workload's policy is compiled for.
+    pub(super) fn subjects(&self, universe: &Universe) -> Subjects {
+        let workloads = self.workloads.iter();
+        workloads
+            .filter_map(|(interface, workload)| {
+                let pod = universe.pod(&workload.config.namespace, workload.config.name())?;
+                let mut subject = Subject {
+                    labels: pod.labels.clone(),
+                    ..Subject::default()
+                };
+                pod.name_ports(&mut subject.ports);
+                Some((interface.clone(), subject))
+            })
+            .collect()
+    }
+
+    /// Calls every workload what the universe calls it.
+    pub(super) fn call(&mut self, universe: &Universe, mut subjects: Subjects) {
+        for (interface, workload) in &mut self.workloads {
+            let pod = universe.pod(&workload.config.namespace, workload.config.name());
+            if let (Some(pod), Some(subject)) = (pod, subjects.remove(interface)) {
+                workload.identity = pod.identity;
+                workload.subject = subject;
+            }
+        }
     }
 
     /// Compiles policies and writes new policy numbers; every identity that names were given, or are
     /// given from here on, has entries in them.
     fn write(
         &mut self,
-        policies: Vec<Policy>,
+        situation: Situation,
         prefixes: &BTreeMap<IpNet, IdentityId>,
     ) -> Result<Coming, DaemonError> {
-        let subjects: BTreeSet<LabelSet> =
-            self.workloads.values().map(|w| w.labels.clone()).collect();
-        let compiled = self.catalog.compile(&policies, prefixes, &subjects)?;
+        let subjects = self.subjects(&situation.universe);
+        let mut view = self.look_around(&situation, prefixes);
+        let policies = &situation.content.policies;
+        let compiled = self
+            .catalog
+            .compile(policies, &mut view, subjects.values())?;
         let before = self.installed.clone().unwrap_or_default();
         let mut next = BTreeMap::new();
         let mut added = Vec::new();
         let written = self
             .write_policies(compiled, &before, &mut next, &mut added)
-            .and_then(|()| self.announce(&next));
+            .and_then(|()| self.announce(&next, &subjects));
         if let Err(error) = written {
             self.withdraw(&added);
             return Err(error);
         }
         Ok(Coming {
-            policies,
+            situation,
+            subjects,
             next,
             added,
         })
     }
 
     /// Swaps every endpoint over and takes the old numbers out.
-    fn put_in_force(&mut self, coming: Coming) -> Result<(), DaemonError> {
+    fn put_in_force(&mut self, coming: Coming) -> Result<Situation, DaemonError> {
         let Coming {
-            policies,
+            situation,
+            subjects,
             next,
             added,
         } = coming;
         let before = self.installed.clone().unwrap_or_default();
-        if let Err(error) = self.swap(&next) {
+        if let Err(error) = self.swap(&next, &subjects) {
             // Those that were swapped already go back; their old entries are still there.
-            if let Err(error) = self.swap(&before) {
+            let subjects = self.workloads.iter();
+            let subjects = subjects
+                .map(|(interface, workload)| (interface.clone(), workload.subject.clone()))
+                .collect();
+            if let Err(error) = self.swap(&before, &subjects) {
                 tracing::error!(%error, "an endpoint could not go back to its old policy");
             }
             self.withdraw(&added);
             return Err(error);
         }
-        let ids = |all: &BTreeMap<LabelSet, Installed>| -> BTreeSet<PolicyId> {
+        let ids = |all: &BTreeMap<Subject, Installed>| -> BTreeSet<PolicyId> {
             all.values()
                 .flat_map(|installed| installed.ids.all())
                 .collect()
         };
         let old: Vec<_> = ids(&before).difference(&ids(&next)).copied().collect();
         self.installed = Some(next);
-        self.policies = policies;
+        self.content = Arc::clone(&situation.content);
+        self.call(&situation.universe, subjects);
         self.withdraw(&old);
-        Ok(())
+        Ok(situation)
     }
 
     /// Says which policy comes next for each endpoint that gets another one.
-    fn announce(&mut self, policies: &BTreeMap<LabelSet, Installed>) -> Result<(), DaemonError> {
-        for workload in self.workloads.values() {
-            let (Some(installed), Some(enforced)) =
-                (policies.get(&workload.labels), &workload.enforced)
-            else {
+    fn announce(
+        &mut self,
+        policies: &BTreeMap<Subject, Installed>,
+        subjects: &Subjects,
+    ) -> Result<(), DaemonError> {
+        for (interface, workload) in &self.workloads {
+            let subject = subjects.get(interface);
+            let installed = subject.and_then(|subject| policies.get(subject));
+            let (Some(installed), Some(enforced)) = (installed, &workload.enforced) else {
                 continue;
             };
             if enforced.policy != installed.ids {
@@ -168,13 +267,13 @@ impl Engine {
     fn write_policies(
         &mut self,
         compiled: Compiled,
-        before: &BTreeMap<LabelSet, Installed>,
-        next: &mut BTreeMap<LabelSet, Installed>,
+        before: &BTreeMap<Subject, Installed>,
+        next: &mut BTreeMap<Subject, Installed>,
         added: &mut Vec<PolicyId>,
     ) -> Result<(), DaemonError> {
-        for (labels, policies) in compiled {
+        for (subject, policies) in compiled {
             let same = before
-                .get(&labels)
+                .get(&subject)
                 .filter(|installed| installed.policies == policies);
             let installed = match same {
                 Some(installed) => installed.clone(),
@@ -189,7 +288,7 @@ impl Engine {
                     policies,
                 },
             };
-            next.insert(labels, installed);
+            next.insert(subject, installed);
         }
         Ok(())
     }
@@ -206,9 +305,14 @@ impl Engine {
     }
 
     /// Makes every endpoint in the kernel use these policies.
-    fn swap(&mut self, policies: &BTreeMap<LabelSet, Installed>) -> Result<(), DaemonError> {
-        for workload in self.workloads.values_mut() {
-            let Some(installed) = policies.get(&workload.labels) else {
+    fn swap(
+        &mut self,
+        policies: &BTreeMap<Subject, Installed>,
+        subjects: &Subjects,
+    ) -> Result<(), DaemonError> {
+        for (interface, workload) in &mut self.workloads {
+            let subject = subjects.get(interface);
+            let Some(installed) = subject.and_then(|subject| policies.get(subject)) else {
                 continue;
             };
             let Some(enforced) = workload.enforced.clone() else {
@@ -234,4 +338,13 @@ impl Engine {
             }
         }
     }
+}
+
+/// The groups of prefixes of policy files and world.
+fn groups(content: &Content) -> Result<Vec<CidrGroup>, WorldError> {
+    let of_world = facts::groups(&content.world)?;
+    Ok(of_world
+        .into_iter()
+        .chain(content.groups.iter().cloned())
+        .collect())
 }

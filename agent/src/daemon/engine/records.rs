@@ -10,7 +10,7 @@ use dnsproxy_core::{Moment, QueryRecord};
 use fqdn_ebpf_loader::Events;
 use identity::EndpointId;
 
-use crate::recorder::{LookupCounts, Recorder};
+use crate::recorder::{LookupCounts, Recorder, Subject};
 
 use super::Engine;
 
@@ -25,7 +25,11 @@ impl Engine {
                 continue;
             };
             if let Some(recorder) = self.recorders.get_mut(&enforced.id) {
-                recorder.update(policies, Arc::clone(&self.book));
+                recorder.update(Subject {
+                    endpoint: workload.told(enforced.id),
+                    policy: policies,
+                    book: Arc::clone(&self.book),
+                });
             }
         }
     }
