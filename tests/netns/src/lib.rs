@@ -2,7 +2,7 @@
 //!
 //! In:  names, addresses, ports.
 //! Out: command lines whose status tells "reached" from "refused"; policy texts; [`wire`] and
-//!      [`ask`]; [`strange`], a resolver that answers everything but what it was asked; [`race`];
+//!      [`ask`]; [`echo`], servers and clients of every protocol; [`strange`], a resolver that answers everything but what it was asked; [`race`];
 //!      [`traffic`] that runs beside a test, and the count of it on the [`far`] side.
 //! Not here: the world (`support`), the promises (`tests/`).
 
@@ -10,6 +10,7 @@
 
 pub mod ask;
 pub mod cycles;
+pub mod echo;
 pub mod far;
 pub mod policies;
 pub mod race;
