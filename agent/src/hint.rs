@@ -41,6 +41,10 @@ pub(crate) fn denied_packet(reason: DropReason, flow: &DeniedFlow) -> String {
              to allow all of it: the same port without them"
                 .to_owned()
         }
+        DropReason::MixedBackends => {
+            "it goes to a service; allow every backend of it, on the port the backend listens on"
+                .to_owned()
+        }
         DropReason::InvalidSourceIp | DropReason::InvalidSourceMac => {
             "the workload may only use its own addresses".to_owned()
         }

@@ -277,6 +277,7 @@ impl World {
             Decision::Deny if want.match_type == 0 => Verdict::Drop(DropReason::PolicyDenied),
             Decision::Deny | Decision::Refuse => Verdict::Drop(DropReason::PolicyDeny),
             Decision::NeedsProxy => Verdict::Drop(DropReason::NeedsProxy),
+            Decision::Mixed => Verdict::Drop(DropReason::MixedBackends),
             Decision::Redirect if plain.out => Verdict::Steer,
             Decision::Redirect if self.audited => Verdict::Pass(Passed::Spared),
             Decision::Redirect => Verdict::Drop(DropReason::SocketLookupFailed),

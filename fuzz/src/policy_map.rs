@@ -129,7 +129,7 @@ impl Datapath {
         match found.into_iter().max_by_key(|(precedence, _)| *precedence) {
             Some((_, Action::Allow)) => Judgement::Allowed,
             Some((_, Action::RedirectDns)) => Judgement::Redirected,
-            Some((_, Action::Deny)) => Judgement::Denied,
+            Some((_, Action::Deny | Action::Mixed)) => Judgement::Denied,
             Some((_, Action::NeedsProxy)) => Judgement::NeedsProxy,
             Some((_, Action::Refuse)) => Judgement::NotAllowed,
             None if self.policy.default_deny(packet.direction) => Judgement::NotAllowed,

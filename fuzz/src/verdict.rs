@@ -90,6 +90,7 @@ pub(crate) fn entry(input: &mut Input<'_>) -> naive::Entry {
         (Decision::Redirect, 121),
         (Decision::NeedsProxy, 1),
         (Decision::Refuse, 254),
+        (Decision::Mixed, 255),
     ]);
     naive::Entry {
         identity,
@@ -143,6 +144,7 @@ pub(crate) fn insert(
             Decision::Redirect => Action::RedirectDns,
             Decision::NeedsProxy => Action::NeedsProxy,
             Decision::Refuse => Action::Refuse,
+            Decision::Mixed => Action::Mixed,
         };
         let peer = entry.identity.unwrap_or(ANY_PEER);
         let protocol = entry.protocol.unwrap_or(0);
@@ -162,5 +164,6 @@ pub(crate) const fn decision(action: Action) -> Decision {
         Action::RedirectDns => Decision::Redirect,
         Action::NeedsProxy => Decision::NeedsProxy,
         Action::Refuse => Decision::Refuse,
+        Action::Mixed => Decision::Mixed,
     }
 }

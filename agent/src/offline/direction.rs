@@ -59,9 +59,10 @@ pub(super) fn judged(
     };
     match judgement.action {
         Action::Allow => decision,
-        Action::Deny | Action::NeedsProxy | Action::Refuse => {
+        Action::Deny | Action::NeedsProxy | Action::Refuse | Action::Mixed => {
             let reason = match judgement.action {
                 Action::NeedsProxy => DropReason::NeedsProxy,
+                Action::Mixed => DropReason::MixedBackends,
                 _ if by_rule => DropReason::PolicyDeny,
                 _ => DropReason::PolicyDenied,
             };

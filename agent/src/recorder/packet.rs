@@ -198,7 +198,10 @@ fn explain(
 ) -> (String, Option<RuleRef>, String) {
     let decided_by_policy = matches!(
         reason,
-        DropReason::PolicyDenied | DropReason::PolicyDeny | DropReason::NeedsProxy
+        DropReason::PolicyDenied
+            | DropReason::PolicyDeny
+            | DropReason::NeedsProxy
+            | DropReason::MixedBackends
     );
     let nearest = decided_by_policy
         .then(|| {

@@ -413,7 +413,9 @@ fn fresh(
         }
     }
     match action {
-        Action::Deny | Action::NeedsProxy | Action::Refuse => Err(refusal(&judgement)),
+        Action::Deny | Action::NeedsProxy | Action::Refuse | Action::Mixed => {
+            Err(refusal(&judgement))
+        }
         Action::RedirectDns => {
             scratch.report.silence();
             // A flow from before the interception would let the answer bypass the proxy.
@@ -498,7 +500,7 @@ fn again(
             let _ = env.flow(slot, key, |flow| flow.renew(sighting, &opening));
             Ok(Verdict::Pass(Passed::Renewed))
         }
-        Action::Deny | Action::NeedsProxy | Action::Refuse => {
+        Action::Deny | Action::NeedsProxy | Action::Refuse | Action::Mixed => {
             env.close(slot, key);
             scratch.report.judged(Kind::Drop, &judgement);
             Err(refusal(&judgement))
@@ -539,6 +541,7 @@ const fn opening(judgement: &Judgement, identity: u32, sighting: &Sighting) -> O
 const fn refusal(judgement: &Judgement) -> DropReason {
     match (judgement.action, judgement.match_type) {
         (Action::NeedsProxy, _) => DropReason::NeedsProxy,
+        (Action::Mixed, _) => DropReason::MixedBackends,
         (_, MatchType::None) => DropReason::PolicyDenied,
         _ => DropReason::PolicyDeny,
     }

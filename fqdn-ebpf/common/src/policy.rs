@@ -122,6 +122,8 @@ pub enum Action {
     NeedsProxy = 4,
     /// Drop it as if no entry were there: what a tier passed on, and nobody after it allows.
     Refuse = 5,
+    /// Drop it: behind a service's address some may be reached and others may not.
+    Mixed = 6,
 }
 
 impl Action {
@@ -134,6 +136,7 @@ impl Action {
             3 => Self::RedirectDns,
             4 => Self::NeedsProxy,
             5 => Self::Refuse,
+            6 => Self::Mixed,
             _ => return None,
         })
     }
@@ -142,7 +145,7 @@ impl Action {
     #[inline(always)]
     pub const fn drops(self) -> bool {
         match self {
-            Self::Deny | Self::NeedsProxy | Self::Refuse => true,
+            Self::Deny | Self::NeedsProxy | Self::Refuse | Self::Mixed => true,
             Self::Allow | Self::RedirectDns => false,
         }
     }

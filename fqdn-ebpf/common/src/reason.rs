@@ -98,6 +98,8 @@ reasons! {
     InvalidDestinationIp = 246, "NAMEGATE_INVALID_DESTINATION_IP", "Invalid destination ip";
     /// Only a rule about what is inside of the connection allows it, and nobody is there to look.
     NeedsProxy = 247, "NAMEGATE_NEEDS_L7_PROXY", "Needs the L7 proxy, which this version does not have";
+    /// Behind a service's address some backends may be reached and others may not.
+    MixedBackends = 248, "NAMEGATE_MIXED_BACKENDS", "Policy allows some backends of the service and not all";
 }
 
 impl DropReason {

@@ -42,7 +42,7 @@ fn an_entry() -> impl Strategy<Value = naive::Entry> {
             (prop_oneof![Just(6_u8), Just(17)], 0_u16..64, 8_u8..=16)
                 .prop_map(|(p, port, bits)| (Some(p), port & (0xffff << (16 - bits)), bits)),
         ],
-        0_u8..5,
+        0_u8..6,
         0_u32..3,
     )
         .prop_map(
@@ -56,12 +56,13 @@ fn an_entry() -> impl Strategy<Value = naive::Entry> {
                     1 => Decision::Deny,
                     2 => Decision::NeedsProxy,
                     3 => Decision::Refuse,
+                    4 => Decision::Mixed,
                     _ => Decision::Redirect,
                 },
                 precedence: tier * 256
                     + match action {
                         0 => 2,
-                        1 => 255,
+                        1 | 4 => 255,
                         2 => 1,
                         3 => 254,
                         _ => 121,
@@ -107,6 +108,7 @@ fn trie(entries: &[naive::Entry]) -> Trie {
             Decision::Redirect => Action::RedirectDns,
             Decision::NeedsProxy => Action::NeedsProxy,
             Decision::Refuse => Action::Refuse,
+            Decision::Mixed => Action::Mixed,
         };
         trie.insert(
             bits.prefix_len(),
@@ -157,6 +159,7 @@ proptest! {
             Action::RedirectDns => Decision::Redirect,
             Action::NeedsProxy => Decision::NeedsProxy,
             Action::Refuse => Decision::Refuse,
+            Action::Mixed => Decision::Mixed,
         };
         prop_assert_eq!(decision, want.decision);
         prop_assert_eq!(got.match_type as u8, want.match_type);
@@ -189,7 +192,7 @@ proptest! {
         let old = asked(&trie(&compiled(before)), true, &peers, 6, port).action;
         let new = asked(&trie(&compiled(after)), true, &peers, 6, port).action;
         match more.decision {
-            Decision::Deny | Decision::Refuse => prop_assert!(!old.drops() || new.drops()),
+            Decision::Deny | Decision::Refuse | Decision::Mixed => prop_assert!(!old.drops() || new.drops()),
             Decision::Allow | Decision::Redirect => prop_assert!(old.drops() || !new.drops()),
             // It is the weakest: it takes nothing from what others allow.
             Decision::NeedsProxy => prop_assert!(old.drops() == new.drops()),

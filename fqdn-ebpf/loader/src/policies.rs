@@ -453,6 +453,7 @@ const fn action_of(action: compiled::Action) -> Action {
         compiled::Action::RedirectDns => Action::RedirectDns,
         compiled::Action::NeedsProxy => Action::NeedsProxy,
         compiled::Action::Refuse => Action::Refuse,
+        compiled::Action::Mixed => Action::Mixed,
     }
 }
 

@@ -103,6 +103,7 @@ fn entry((nth, rule): (usize, &vectors::Rule)) -> compiled::Entry {
         Act::Redirect => compiled::Action::RedirectDns,
         Act::NeedsProxy => compiled::Action::NeedsProxy,
         Act::Refuse => compiled::Action::Refuse,
+        Act::Mixed => compiled::Action::Mixed,
     };
     compiled::Entry {
         direction: if rule.egress {

@@ -123,8 +123,12 @@ fn decision(
             refused(Action::NeedsProxy, inside)
         }
     };
-    if !judged.iter().all(usable) {
+    let open = judged.iter().filter(|verdict| usable(verdict)).count();
+    if open == 0 {
         return refuse();
+    }
+    if open < judged.len() {
+        return refused(Action::Mixed, rules_of(&|verdict| !usable(verdict)));
     }
     let steered = judged
         .iter()
@@ -144,7 +148,7 @@ fn decision(
     let mut lists = backends.iter().map(|backend| names(policy, proto, backend));
     let dns = lists.next().unwrap_or_default();
     if lists.any(|other| other != dns) {
-        return refuse();
+        return refused(Action::Mixed, rules);
     }
     Some(Decision {
         action: Action::RedirectDns,

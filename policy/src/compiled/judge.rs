@@ -96,7 +96,7 @@ impl EndpointPolicy {
             None => otherwise,
             Some((Action::Allow, _)) => Outcome::Allowed,
             Some((Action::RedirectDns, _)) => Outcome::RedirectedDns,
-            Some((Action::Deny, _)) => Outcome::Denied,
+            Some((Action::Deny | Action::Mixed, _)) => Outcome::Denied,
             // There is a grant for it: what the proxy would say comes below.
             Some((Action::NeedsProxy | Action::Refuse, _)) => Outcome::NotAllowed,
         };
@@ -104,7 +104,7 @@ impl EndpointPolicy {
         let to_proxy = match entry {
             None | Some((Action::NeedsProxy | Action::Refuse, _)) => true,
             Some((Action::Allow, precedence)) => precedence.level() <= Level::NORMAL,
-            Some((Action::RedirectDns | Action::Deny, precedence)) => {
+            Some((Action::RedirectDns | Action::Deny | Action::Mixed, precedence)) => {
                 precedence.level() < Level::NORMAL
             }
         };

@@ -85,6 +85,8 @@ pub enum Action {
     /// It is dropped because no rule allows it: the default, put into words for the hole that a
     /// `Pass` leaves.
     Refuse,
+    /// It is dropped because of who is behind a service's address: some may be reached, others not.
+    Mixed,
 }
 
 /// Index into [`EndpointPolicy::rule_sets`].

@@ -47,7 +47,7 @@ impl Precedence {
     /// The precedence of an action at some level.
     pub const fn at(level: Level, action: Action) -> Self {
         let low = match action {
-            Action::Deny => 255,
+            Action::Deny | Action::Mixed => 255,
             Action::RedirectDns => 121,
             Action::Allow => 2,
             // Without the proxy, what any other rule allows is allowed.

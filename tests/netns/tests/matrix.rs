@@ -92,14 +92,7 @@ fn every_row_holds_on_the_wire_with_its_reason() -> Result<()> {
             let line = Line::parse(text)?;
             for v4 in line.families {
                 tried += 1;
-                let began = std::time::Instant::now();
-                let tried = try_line(&village, &line, *v4);
-                    "{}: {text} {v4} {:?} {}",
-                    case.name,
-                    began.elapsed(),
-                    tried.is_ok()
-                );
-                if let Err(error) = tried {
+                if let Err(error) = try_line(&village, &line, *v4) {
                     let family = if *v4 { "IPv4" } else { "IPv6" };
                     wrong.push(format!("{}: {text} ({family}): {error:#}", case.name));
                 }

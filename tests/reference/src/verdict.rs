@@ -17,6 +17,8 @@ pub enum Decision {
     NeedsProxy,
     /// As if no entry were there, and the direction in default deny.
     Refuse,
+    /// Drop it: some behind the address may be reached, and others may not.
+    Mixed,
 }
 
 /// One entry of a policy, for one direction.

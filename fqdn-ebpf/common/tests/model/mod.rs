@@ -241,6 +241,7 @@ impl Model {
                 Act::Redirect => (Action::RedirectDns, 121),
                 Act::NeedsProxy => (Action::NeedsProxy, 1),
                 Act::Refuse => (Action::Refuse, 254),
+                Act::Mixed => (Action::Mixed, 255),
             };
             self.maps.policy.insert(
                 bits.prefix_len(),

@@ -51,6 +51,8 @@ pub(crate) enum Act {
     NeedsProxy,
     /// A tier passed it on, and nobody after it allows it.
     Refuse,
+    /// Some behind the address may be reached, others not.
+    Mixed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -673,8 +673,13 @@ fn refused_hole(bench: &mut dyn Bench) {
     bench.install(&egress(&[
         to(Peer::Id(WORLD4), Act::Refuse, port(TCP, 443)),
         to(Peer::Id(WORLD4), Act::Deny, port(TCP, 80)),
+        to(Peer::Id(PEER_ID), Act::Mixed, port(TCP, 443)),
         allow(Peer::Any, port(TCP, 443)),
     ]));
+    // A service of which some backends may be reached.
+    let mixed = Talk::new(POD4, PEER4, TCP, 1033, 443);
+    let reason = Outcome::Drop(DropReason::MixedBackends);
+    bench.expect(At::From, &mixed.out(SYN), reason);
     bench.expect(At::From, &web(1033).out(SYN), DENIED);
     let denied = Talk::new(POD4, WEB4, TCP, 1033, 80);
     bench.expect(At::From, &denied.out(SYN), DENY);

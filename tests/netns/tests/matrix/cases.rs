@@ -736,7 +736,7 @@ fn nodes_and_services() -> Vec<Case> {
             ),
             &[
                 "4: client > service tcp/80 = ok",
-                "4: client > mixed tcp/80 = egress 247",
+                "4: client > mixed tcp/80 = egress 248",
             ],
         ),
         case(
@@ -1013,6 +1013,31 @@ fn modes() -> Vec<Case> {
             &[
                 "client > host tcp/8080 = ok",
                 "client > outside tcp/8080 = ok",
+            ],
+        ),
+        // Nobody here can look inside, so nothing passes that only an L7 rule would let.
+        case(
+            "echo-ingress-l7",
+            about(
+                "echo",
+                "  ingress:\n  - fromEndpoints: [{matchLabels: {name: client2}}]\n    toPorts: \
+                 [{ports: [{port: \"8080\", protocol: TCP}], rules: {http: [{method: GET, path: /public}]}}]",
+            ),
+            &[
+                "client2 > echo tcp/8080 = ingress 247",
+                "client > echo tcp/8080 = ingress 133",
+            ],
+        ),
+        case(
+            "client-egress-tls-sni",
+            about(
+                "client",
+                "  egress:\n  - toPorts: \
+                 [{ports: [{port: \"8080\", protocol: TCP}], serverNames: [example.test]}]",
+            ),
+            &[
+                "client > outside tcp/8080 = egress 247",
+                "client > outside tcp/8081 = egress 133",
             ],
         ),
         case(
