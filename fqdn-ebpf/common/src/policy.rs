@@ -273,8 +273,8 @@ mod tests {
     #[test]
     fn an_unknown_action_denies() {
         assert_eq!(PolicyEntry::default().action(), Action::Deny);
-        assert_eq!(Action::from_number(6), None);
-        for action in (1..6).filter_map(Action::from_number) {
+        assert_eq!(Action::from_number(7), None);
+        for action in (1..7).filter_map(Action::from_number) {
             assert_eq!(PolicyEntry::new(action, 0, 0, L4Bits::ANY).action(), action);
         }
     }

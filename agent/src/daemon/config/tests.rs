@@ -27,11 +27,9 @@ fn a_file_with_defaults() {
     assert_eq!(config.endpoints.len(), 2);
     assert_eq!(config.endpoints[1].mac.unwrap().0[5], 1);
     assert_eq!(config.addresses_per_endpoint(), 512);
-    let labels = format!("{:?}", config.endpoints[0].facts());
-    assert!(
-        labels.contains("k8s:app=web") && labels.contains("shop"),
-        "{labels}"
-    );
+    let facts = config.endpoints[0].facts();
+    assert_eq!((&*facts.namespace, &*facts.name), ("shop", "web0"));
+    assert_eq!(facts.labels["app"], "web");
     assert!(config.resolvers[0].label_set().is_some());
     assert!(config.resolvers[1].label_set().is_none());
     assert_eq!(config.metrics.unwrap().port(), 9963);
