@@ -16,10 +16,7 @@ use policy::{
     parse,
 };
 
-use crate::{
-    pod::Trial,
-    world::{CLUSTER, WorldError},
-};
+use crate::{pod::Trial, world::WorldError};
 
 use super::{Loop, engine::Engine, error::DaemonError};
 
@@ -154,7 +151,7 @@ fn compiled() -> Result<EndpointPolicy, DaemonError> {
         &CompileInput {
             policies: &policies,
             subject: &labels,
-            identities: &Identities::new(CLUSTER, [], []),
+            identities: &Identities::new(policy::selector::DEFAULT_CLUSTER, [], []),
             mode: EnforcementMode::Default,
             allow_local_host: false,
             steer_dns: false,
