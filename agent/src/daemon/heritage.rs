@@ -143,7 +143,6 @@ impl Engine {
         self.datapath
             .prune_learned(|endpoint, address| kept.contains(&(endpoint, address)))?;
         self.datapath.reconcile()?;
-        self.retain_pins();
         let names: Vec<_> = past
             .names
             .iter()
@@ -174,11 +173,13 @@ impl Engine {
     }
 
     /// Lets go of links, filters and maps that nothing of ours uses.
-    fn retain_pins(&self) {
+    pub(crate) fn let_go_of_leftovers(&self) {
+        let attached = |workload: &Workload| Some(workload.attached.as_ref()?.0);
+        let enforced = |workload: &Workload| Some(workload.enforced.as_ref()?.ifindex);
         let interfaces: Vec<_> = self
             .workloads
             .values()
-            .filter_map(|workload| Some(workload.attached.as_ref()?.0))
+            .filter_map(|workload| attached(workload).or_else(|| enforced(workload)))
             .collect();
         let sizes = self.config.map_sizes();
         let retained =

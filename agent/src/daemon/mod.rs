@@ -27,7 +27,7 @@ mod trial;
 mod workload;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
@@ -306,12 +306,21 @@ impl Loop {
         if changed {
             self.tell().await;
         }
+        let entered = !restored.is_empty();
         for (shard, restored) in restored {
             // A shard that is gone is found by the next tick.
             let _ = shard.send(ControlMsg::Restore(Box::new(restored))).await;
         }
         if changed {
             self.serve_queries(&links).await?;
+        }
+        if entered {
+            // A shard that answers has written what it was given before.
+            self.ask_shards().await?;
+            let mut engine = self.agent.engine();
+            // What waited for that takes its predecessor's place.
+            engine.reconcile(&places, &BTreeSet::new());
+            engine.let_go_of_leftovers();
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use std::{
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
 use dnsproxy_core::{Core, QueryRecord, QueryVerdict, TtlBounds};
-use fqdn_ebpf_loader::{Datapath, Pins, clear_filters};
+use fqdn_ebpf_loader::{Datapath, Origin, Pins, clear_filters};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
@@ -156,6 +156,19 @@ fn engine(
     })?;
     let locals = catalog.shared_locals();
     let datapath = Datapath::load_pinned(&sizes, &config.datapath(), locals, &pins)?;
+    match datapath.origin() {
+        Origin::Empty => {}
+        Origin::Adopted => tracing::info!("going on with a predecessor's maps"),
+        Origin::Carried { left_behind: 0 } => {
+            tracing::info!("moved a predecessor's maps to other sizes");
+        }
+        Origin::Carried { left_behind } => {
+            tracing::warn!(left_behind, "moved a predecessor's maps to smaller sizes");
+        }
+        Origin::Lost(error) => {
+            tracing::error!(%error, "a predecessor's maps could not be moved: names are forgotten");
+        }
+    }
     let clock = WallClock::new(Timestamp::now(), dnsproxy::now());
     let mut engine = Engine::new(
         Arc::clone(config),

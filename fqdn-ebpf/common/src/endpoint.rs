@@ -150,6 +150,13 @@ impl Endpoint {
         self
     }
 
+    /// With its tables at another place.
+    #[must_use]
+    pub const fn with_slot(mut self, slot: u32) -> Self {
+        self.slot = slot;
+        self
+    }
+
     /// Audited or not.
     #[must_use]
     pub const fn with_audit(mut self, audited: bool) -> Self {

@@ -16,7 +16,7 @@ use fqdn_ebpf_common::config::Config;
 use identity::{EndpointId, IdentityId, LocalIdentities, SelectorSet};
 
 use crate::{
-    Datapath, LearnedRow, LoadError, MapError, Pins, Sizes,
+    Datapath, LearnedRow, LoadError, MapError, Origin, Pins, Sizes, attach,
     datapath::{Placed, as_map_error},
     dump,
     table::failed,
@@ -58,8 +58,15 @@ impl Datapath {
             .get(&0, 0)
             .map_err(|error| failed("reading", "CONFIG", &error))?;
         let before: Config = zerocopy::try_transmute!(record).unwrap_or(self.current);
+        // The configuration is written last: without it the maps were never filled to the end.
         if before.is_ours() {
             self.current = self.current.with_ipcache_epoch(before.ipcache_epoch());
+            self.origin = Origin::Adopted;
+        } else if let Some(older) = self.pins.as_ref().and_then(Pins::predecessor) {
+            self.origin = match self.carry(&older) {
+                Ok(left_behind) => Origin::Carried { left_behind },
+                Err(error) => Origin::Lost(error),
+            };
         }
         for (_, endpoint) in self.endpoints.rows()? {
             self.revision = self.revision.max(endpoint.revision());
@@ -68,6 +75,17 @@ impl Datapath {
         self.ipcache.take_over()?;
         self.shared.lock().take_over()?;
         Ok(())
+    }
+
+    /// Where the content of the maps comes from.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether programs of a predecessor are at an interface and enforce by maps that are not
+    /// these. They are to stay until everything is in these maps that must be.
+    pub fn is_held_by_others(&self, interface: &str) -> bool {
+        matches!(self.origin, Origin::Empty | Origin::Lost(_)) && attach::is_held(interface)
     }
 
     /// What is in the maps.

@@ -27,13 +27,14 @@ use policy::compiled::EndpointPolicy;
 
 use crate::{
     Attach, AttachError, Attached, Counters, EndpointSpec, Events, FlowRow, LearnedRow, LoadError,
-    MapError, Metrics, PolicyRow, Program, Ran, Run, Sizes, Standing, Writer,
+    MapError, Metrics, Origin, PolicyRow, Program, Ran, Run, Sizes, Standing, Writer,
     attach::{self, FROM_POD, Hook, TO_POD},
     dump,
     error::chain,
     ipcache::{Addresses, IpCache, Prefixes},
     pins::Pins,
     policies::{PolicyMap, Shared},
+    shape,
     slots::Slots,
     table::{Table, failed},
     testrun,
@@ -67,6 +68,7 @@ pub struct Datapath {
     counters: Counters,
     events: Option<Events>,
     pub(crate) pins: Option<Pins>,
+    pub(crate) origin: Origin,
 }
 
 impl std::fmt::Debug for Datapath {
@@ -99,21 +101,16 @@ impl Datapath {
         pins: Option<&Pins>,
     ) -> Result<Self, LoadError> {
         let mut loader = EbpfLoader::new();
+        if let Some(pins) = pins {
+            shape::check(OBJECT, sizes, pins)?;
+        }
         for (name, path) in pins.into_iter().flat_map(Pins::maps) {
             loader.map_pin_path(name, path);
         }
-        let mut programs = loader
-            .map_max_entries("ENDPOINTS", sizes.endpoints)
-            .map_max_entries("IPCACHE", sizes.addresses)
-            .map_max_entries("IPCACHE_LPM", sizes.prefixes)
-            .map_max_entries("LEARNED", sizes.learned)
-            .map_max_entries("POLICY", sizes.policy)
-            .map_max_entries("CT", sizes.endpoints)
-            .map_max_entries("FRAGS", sizes.endpoints)
-            .map_max_entries("EVENTS", sizes.ring_bytes())
-            .map_max_entries("TOKENS", sizes.endpoints.saturating_add(1))
-            .load(OBJECT)
-            .map_err(LoadError::from_object)?;
+        for (name, entries) in sizes.capacities() {
+            loader.map_max_entries(name, entries);
+        }
+        let mut programs = loader.load(OBJECT).map_err(LoadError::from_object)?;
         for name in [FROM_POD, TO_POD] {
             program(&mut programs, name)?
                 .load()
@@ -124,23 +121,24 @@ impl Datapath {
                 .take_map(name)
                 .ok_or(LoadError::Object { kind: "map", name })
         };
-        let addresses = Addresses::new("IPCACHE", sizes.addresses, take("IPCACHE")?)?;
-        let prefixes = Prefixes::new("IPCACHE_LPM", sizes.prefixes, take("IPCACHE_LPM")?)?;
-        let policy = PolicyMap::new("POLICY", sizes.policy, take("POLICY")?)?;
+        let addresses = Addresses::new("IPCACHE", take("IPCACHE")?)?;
+        let prefixes = Prefixes::new("IPCACHE_LPM", take("IPCACHE_LPM")?)?;
+        let policy = PolicyMap::new("POLICY", take("POLICY")?)?;
         let opened = |name| move |error| failed("opening", name, &error);
         let mut datapath = Self {
             config: take("CONFIG")?.try_into().map_err(opened("CONFIG"))?,
             current: *config,
-            endpoints: Endpoints::new("ENDPOINTS", sizes.endpoints, take("ENDPOINTS")?)?,
+            endpoints: Endpoints::new("ENDPOINTS", take("ENDPOINTS")?)?,
             placed: HashMap::new(),
-            slots: Slots::new(sizes, take("CT")?, take("FRAGS")?)?,
+            slots: Slots::fresh(sizes, take("CT")?, take("FRAGS")?)?,
             revision: 0,
             ipcache: IpCache::new(addresses, prefixes),
-            learned: LearnedMap::new("LEARNED", sizes.learned, take("LEARNED")?)?,
+            learned: LearnedMap::new("LEARNED", take("LEARNED")?)?,
             shared: Shared::new(policy, identities),
             counters: Counters::new(take("METRICS")?)?,
             events: Some(Events::new(ring(take("EVENTS")?)?)),
             pins: pins.cloned(),
+            origin: Origin::default(),
             programs,
         };
         if pins.is_some() {

@@ -38,6 +38,17 @@ pub enum LoadError {
         /// Its name.
         name: &'static str,
     },
+    /// What is pinned belongs to somebody else.
+    #[error(
+        "`{path}` is {what}: it belongs to another program and is left alone; pin elsewhere, or \
+         remove it if nobody needs it"
+    )]
+    Foreign {
+        /// Where it is pinned.
+        path: std::path::PathBuf,
+        /// What it is.
+        what: String,
+    },
     /// The verifier refused a program.
     #[error("the kernel refused program `{program}`: {reason}")]
     Refused {

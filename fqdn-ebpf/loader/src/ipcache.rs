@@ -40,6 +40,21 @@ impl IpCache {
         }
     }
 
+    /// Writes what other maps hold, as it is.
+    pub(crate) fn carry(
+        &mut self,
+        addresses: &[(Addr, Entry)],
+        prefixes: &[(u32, Addr, Entry)],
+    ) -> Result<(), MapError> {
+        for (address, entry) in addresses {
+            self.addresses.put(address, entry)?;
+        }
+        for (len, address, entry) in prefixes {
+            self.prefixes.put(*len, address, entry)?;
+        }
+        Ok(())
+    }
+
     /// Remembers what a predecessor wrote.
     pub(crate) fn take_over(&mut self) -> Result<(), MapError> {
         self.held_addresses = self

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod attach;
+mod carry;
 mod datapath;
 mod dump;
 mod endpoint;
@@ -19,6 +20,7 @@ mod ipcache;
 mod metrics;
 mod pins;
 mod policies;
+mod shape;
 mod sizes;
 mod slots;
 mod table;
@@ -27,6 +29,7 @@ mod writer;
 
 pub use adopt::Adopted;
 pub use attach::{Attach, Attached, Standing, clear_filters};
+pub use carry::Origin;
 pub use datapath::Datapath;
 pub use dump::{FlowRow, LearnedRow, PolicyRow};
 pub use endpoint::{BridgePort, EndpointSpec};

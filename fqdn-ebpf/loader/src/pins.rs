@@ -56,6 +56,31 @@ impl Pins {
         Ok(pins)
     }
 
+    /// The older generation of the same ABI that is complete, the newest of several.
+    pub(crate) fn predecessor(&self) -> Option<Self> {
+        let same_abi = format!("abi{ABI_VERSION}-");
+        let mut all: Vec<_> = fs::read_dir(&self.root)
+            .ok()?
+            .filter_map(Result::ok)
+            .filter_map(|entry| {
+                let generation = entry.file_name().into_string().ok()?;
+                let older = generation.starts_with(&same_abi) && generation != self.generation;
+                let modified = entry.metadata().and_then(|about| about.modified()).ok()?;
+                older.then_some((modified, generation))
+            })
+            .collect();
+        all.sort_unstable();
+        let (_, generation) = all.pop()?;
+        Some(Self {
+            root: self.root.clone(),
+            generation,
+        })
+    }
+
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.root.join(&self.generation).join(name)
+    }
+
     pub(crate) fn maps(&self) -> impl Iterator<Item = (&'static str, PathBuf)> + use<> {
         let folder = self.root.join(&self.generation);
         MAPS.into_iter().map(move |name| (name, folder.join(name)))

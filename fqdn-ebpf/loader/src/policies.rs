@@ -324,6 +324,22 @@ impl Policies {
         Ok(())
     }
 
+    /// Writes entries of another map, all or none of them.
+    pub(crate) fn carry(
+        &mut self,
+        entries: &[(u32, PolicyKey, PolicyEntry)],
+    ) -> Result<(), MapError> {
+        let mut written = BTreeSet::new();
+        for (len, key, entry) in entries {
+            if let Err(error) = self.map.put(*len, key, entry) {
+                erase(&mut self.map, &written);
+                return Err(error);
+            }
+            written.insert((*len, zerocopy::transmute!(*key)));
+        }
+        Ok(())
+    }
+
     /// Remembers which entries a predecessor left.
     pub(crate) fn take_over(&mut self) -> Result<(), MapError> {
         self.leftovers = self

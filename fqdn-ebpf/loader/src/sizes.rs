@@ -66,6 +66,21 @@ impl Sizes {
         }
     }
 
+    /// Entries of every map whose number of entries is a setting.
+    pub(crate) const fn capacities(&self) -> [(&'static str, u32); 9] {
+        [
+            ("ENDPOINTS", self.endpoints),
+            ("IPCACHE", self.addresses),
+            ("IPCACHE_LPM", self.prefixes),
+            ("LEARNED", self.learned),
+            ("POLICY", self.policy),
+            ("CT", self.endpoints),
+            ("FRAGS", self.endpoints),
+            ("EVENTS", self.ring_bytes()),
+            ("TOKENS", self.endpoints.saturating_add(1)),
+        ]
+    }
+
     /// The ring buffer's size as the kernel wants it.
     pub(crate) const fn ring_bytes(&self) -> u32 {
         let bytes = if self.event_bytes < PAGE {

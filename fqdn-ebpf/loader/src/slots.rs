@@ -38,7 +38,19 @@ impl std::fmt::Debug for Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(sizes: &Sizes, flows: Map, datagrams: Map) -> Result<Self, LoadError> {
+    /// Every slot is free.
+    pub(crate) fn fresh(sizes: &Sizes, flows: Map, datagrams: Map) -> Result<Self, LoadError> {
+        Ok(Self {
+            free: (0..sizes.endpoints).rev().collect(),
+            capacity: sizes.endpoints,
+            flows_each: sizes.flows,
+            datagrams_each: sizes.datagrams,
+            ..Self::existing(flows, datagrams)?
+        })
+    }
+
+    /// No slot is free: maps to read from.
+    pub(crate) fn existing(flows: Map, datagrams: Map) -> Result<Self, LoadError> {
         Ok(Self {
             flows: flows
                 .try_into()
@@ -46,10 +58,10 @@ impl Slots {
             datagrams: datagrams
                 .try_into()
                 .map_err(|error| failed("opening", "FRAGS", &error))?,
-            free: (0..sizes.endpoints).rev().collect(),
-            capacity: sizes.endpoints,
-            flows_each: sizes.flows,
-            datagrams_each: sizes.datagrams,
+            free: Vec::new(),
+            capacity: 0,
+            flows_each: 0,
+            datagrams_each: 0,
         })
     }
 
@@ -84,7 +96,7 @@ impl Slots {
             .flows
             .get(&slot, 0)
             .map_err(|error| failed("reading", "CT", &error))?;
-        Flows::new("CT", self.flows_each, Map::LruHashMap(inner))
+        Flows::new("CT", Map::LruHashMap(inner))
     }
 }
 

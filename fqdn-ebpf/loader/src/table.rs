@@ -41,10 +41,10 @@ pub(crate) struct Table<K, V, const KN: usize, const VN: usize> {
 
 impl<K: Record, V: Record, const KN: usize, const VN: usize> Table<K, V, KN, VN> {
     /// Wraps a map that was taken out of the object.
-    pub(crate) fn new(name: &'static str, capacity: u32, map: Map) -> Result<Self, LoadError> {
+    pub(crate) fn new(name: &'static str, map: Map) -> Result<Self, LoadError> {
         let open = |error| failed("opening", name, &error);
-        let id = match &map {
-            Map::HashMap(data) | Map::LruHashMap(data) => data.info().map_err(open)?.id(),
+        let info = match &map {
+            Map::HashMap(data) | Map::LruHashMap(data) => data.info().map_err(open)?,
             _ => {
                 return Err(LoadError::Object {
                     kind: "hash map",
@@ -54,8 +54,8 @@ impl<K: Record, V: Record, const KN: usize, const VN: usize> Table<K, V, KN, VN>
         };
         Ok(Self {
             name,
-            capacity,
-            id,
+            capacity: info.max_entries(),
+            id: info.id(),
             map: map.try_into().map_err(open)?,
             records: PhantomData,
         })
@@ -65,7 +65,7 @@ impl<K: Record, V: Record, const KN: usize, const VN: usize> Table<K, V, KN, VN>
     pub(crate) fn reopen(&self) -> Result<Self, LoadError> {
         let data =
             MapData::from_id(self.id).map_err(|error| failed("opening", self.name, &error))?;
-        Self::new(self.name, self.capacity, Map::HashMap(data))
+        Self::new(self.name, Map::HashMap(data))
     }
 
     pub(crate) fn put(&mut self, key: &K, value: &V) -> Result<(), MapError> {
@@ -111,14 +111,16 @@ pub(crate) struct Trie<K, V, const KN: usize, const VN: usize> {
 
 impl<K: Record, V: Record, const KN: usize, const VN: usize> Trie<K, V, KN, VN> {
     /// Wraps a map that was taken out of the object.
-    pub(crate) fn new(name: &'static str, capacity: u32, map: Map) -> Result<Self, LoadError> {
-        let map = map
-            .try_into()
-            .map_err(|error| failed("opening", name, &error))?;
+    pub(crate) fn new(name: &'static str, map: Map) -> Result<Self, LoadError> {
+        let open = |error| failed("opening", name, &error);
+        let capacity = match &map {
+            Map::LpmTrie(data) => data.info().map_err(open)?.max_entries(),
+            _ => return Err(LoadError::Object { kind: "trie", name }),
+        };
         Ok(Self {
             name,
             capacity,
-            map,
+            map: map.try_into().map_err(open)?,
             records: PhantomData,
         })
     }

@@ -129,7 +129,11 @@ fn entry((nth, rule): (usize, &vectors::Rule)) -> compiled::Entry {
             }
         },
         action,
-        precedence: Precedence::of(action),
+        // A hole is told apart from a denial, and wins over everything else in its tier.
+        precedence: match rule.act {
+            Act::Refuse => Precedence::from_raw(Precedence::of(compiled::Action::Deny).get() - 1),
+            _ => Precedence::of(action),
+        },
         rule_set: RuleSetId::from_raw(u32::try_from(nth).unwrap()),
     }
 }

@@ -231,6 +231,26 @@ pub fn knocks(netns: &Netns, targets: Vec<SocketAddr>) -> Result<Traffic<u64>> {
     })
 }
 
+/// One flow of datagrams, one every few milliseconds. Ends with how many there were.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn beats(netns: &Netns, target: SocketAddr) -> Result<Traffic<u64>> {
+    Traffic::start(netns, move |until| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(target)?;
+        let mut count = 0;
+        while until.goes_on() {
+            // An error that an earlier datagram brought back says nothing about this one.
+            while socket.send(b"beat").is_err() {}
+            count += 1;
+            until.step();
+            sleep(Duration::from_millis(5));
+        }
+        Ok(count)
+    })
+}
+
 /// Datagrams as fast as they can be sent, each of a flow of its own. Ends with how many there were.
 ///
 /// # Errors

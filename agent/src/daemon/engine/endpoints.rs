@@ -66,7 +66,12 @@ impl Engine {
             workload.problem = None;
             return changed;
         };
-        if workload.attached.is_none() {
+        // Where a predecessor's programs enforce by maps that are not ours, they do so until ours
+        // hold everything.
+        let waits = self.heritage.is_some()
+            && workload.attached.is_none()
+            && self.datapath.is_held_by_others(&workload.config.interface);
+        if workload.attached.is_none() && !waits {
             let how = self.config.attach.into();
             match self.datapath.attach(&workload.config.interface, how) {
                 Ok(attached) => {

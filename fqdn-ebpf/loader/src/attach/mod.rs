@@ -264,6 +264,14 @@ fn try_ensure(
     }
 }
 
+/// Whether programs of ours are at an interface, whoever attached them.
+pub(crate) fn is_held(interface: &str) -> bool {
+    if_nametoindex(interface).is_ok_and(is_held_by_clsact)
+        || HOOKS
+            .iter()
+            .all(|(name, at)| tcx::is_there(name, *at, interface))
+}
+
 fn is_held_by_clsact(ifindex: u32) -> bool {
     HOOKS
         .iter()

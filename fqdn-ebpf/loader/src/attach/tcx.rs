@@ -63,6 +63,12 @@ pub(super) fn ensure(
     })
 }
 
+/// Whether a program of ours is at the hook, whoever attached it.
+pub(super) fn is_there(name: &str, at: TcAttachType, interface: &str) -> bool {
+    SchedClassifier::query_tcx(interface, at)
+        .is_ok_and(|(_, all)| all.iter().any(|info| info.name_as_str() == Some(name)))
+}
+
 /// Whether programs of others are at the hook: they run before every filter of clsact, and what they
 /// let pass never comes to one.
 pub(super) fn is_foreign(name: &str, at: TcAttachType, interface: &str) -> bool {
