@@ -179,6 +179,30 @@ fn mac(shown: &str) -> Result<[u8; 6]> {
 }
 
 #[test]
+fn an_interface_that_was_replaced_while_nobody_watched_inherits_nothing() -> Result<()> {
+    let world = World::new()?;
+    let mut node = Node::new(&world)?;
+    let pod = Pod::routed(&world, 1)?;
+    node.policy("web.yaml", &policy())?;
+    node.configure(&[(&pod, "{app: web}")], "")?;
+    node.start()?;
+    let mut id = number(&node, &pod)?;
+    for round in 0..3 {
+        settle_in(&node, &pod)?;
+        if round == 1 {
+            node.stop()?;
+        } else {
+            node.kill()?;
+        }
+        pod.replace(&world.host)?;
+        node.start()?;
+        id = another(&node, &pod, id)?;
+        has_nothing(&node, &pod)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_address_that_moves_to_another_endpoint_takes_nothing_along() -> Result<()> {
     let world = World::new()?;
     let mut node = Node::new(&world)?;
