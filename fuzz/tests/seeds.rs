@@ -46,6 +46,7 @@ fn seeds(target: &str) -> Vec<Seed> {
     match target {
         "answer_acceptance" => answers(),
         "event_decode" => events(),
+        "journal_replay" => journals(),
         "ledger_vs_reference" => ledgers(),
         "packet_path" => packets(),
         "pattern_vs_regex" => patterns(),
@@ -138,7 +139,7 @@ fn events() -> Vec<Seed> {
         ("unknown-kind", event(4, 0, 2, 0, 0)),
         ("unknown-direction", event(1, 0, 3, 0, 0)),
         ("unknown-match", event(1, 0, 1, 7, 0)),
-        ("unknown-action", event(1, 0, 1, 0, 4)),
+        ("unknown-action", event(1, 0, 1, 0, 6)),
         ("other-version", foreign),
         ("short", short),
     ]
@@ -446,5 +447,39 @@ fn wires() -> Vec<Seed> {
             script(0, &[&[0, 1, 12, 0], &[0xff; 12]]),
         ),
         ("unsolicited", script(0, &[&[1, 12, 0, 7], &[0x80; 12]])),
+    ]
+}
+
+fn journals() -> Vec<Seed> {
+    // Boot, noise, count, then the entries: kind and what it needs.
+    let file = |boot: u8, noise: u8, entries: &[&[u8]], rest: &[u8]| {
+        let count = u8::try_from(entries.len()).unwrap();
+        [&[boot, noise, count][..], &entries.concat(), rest].concat()
+    };
+    let labels: &[u8] = &[1, 2, 9, 2, 2, 0];
+    let prefix: &[u8] = &[2, 1, 1, 3];
+    let selector: &[u8] = &[3, 2, 1, 1];
+    let set: &[u8] = &[4, 1, 1, 1, 2, 1];
+    let endpoint: &[u8] = &[5, 2, 7];
+    let name: &[u8] = &[
+        6, 2, 7, 0, 2, 60, 1, 0, 0, 0, 1, 0, 203, 0, 113, 7, 2, 0, 0, 0,
+    ];
+    let all = [labels, prefix, selector, set, endpoint, name, name];
+    vec![
+        ("whole", file(0, 0, &all, &[0])),
+        ("another-boot", file(3, 0, &all, &[0])),
+        ("no-head", file(0, 255, &all, &[0])),
+        ("cut-off", file(0, 1, &all, &[0, 120, 0])),
+        ("spoilt", file(0, 0, &all, &[1, 90, 0, b'x'])),
+        (
+            "followed",
+            file(
+                0,
+                2,
+                &all,
+                b"\0{\"endpoint\":9}\nnoise\n{\"endpoint\":99}\n",
+            ),
+        ),
+        ("head-again", file(0, 0, &[&[0], endpoint, &[0]], &[0])),
     ]
 }
