@@ -15,7 +15,7 @@ mod error;
 mod files;
 mod heritage;
 mod inspector;
-mod journal;
+pub mod journal;
 mod links;
 mod lists;
 mod metrics;
@@ -67,6 +67,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Agent {
     engine: Mutex<Engine>,
     health: Mutex<Health>,
+    /// Held while the journal is written anew.
+    rewriting: tokio::sync::Mutex<()>,
     lost_records: Arc<AtomicU64>,
     since: Timestamp,
 }
@@ -106,20 +108,16 @@ impl Agent {
         engine.shards.iter().map(|s| s.control.clone()).collect()
     }
 
-    /// Writes the journal anew. What is learned meanwhile may lose its name, and never its grant:
-    /// that is in the maps, and numbers are written down twice.
+    /// Writes the journal anew.
     pub(crate) async fn write_journal_anew(&self) -> Result<(), DaemonError> {
+        let _alone = self.rewriting.lock().await;
         let journal = self.engine().journal();
+        journal.gather();
         let names = inspector::ledgers(self).await;
         let boot = start::boot_id()?;
         let mut entries = self.engine().entries();
         entries.extend(names.into_iter().map(journal::name_line));
         journal.rewrite(&boot, &entries);
-        for entry in self.engine().entries() {
-            if !entries.contains(&entry) {
-                journal.append(&entry);
-            }
-        }
         Ok(())
     }
 }
@@ -356,7 +354,7 @@ impl Loop {
             self.read_policies().await;
         }
         let journal = self.agent.engine().journal();
-        if journal.is_long() {
+        if journal.wants_rewriting() {
             self.agent.write_journal_anew().await?;
         }
         if self.ticks.is_multiple_of(COLLECT) {

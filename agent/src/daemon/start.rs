@@ -76,6 +76,7 @@ pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
     let agent = Arc::new(Agent {
         engine: Mutex::new(engine),
         health: Mutex::new(Health::default()),
+        rewriting: tokio::sync::Mutex::new(()),
         lost_records,
         since: Timestamp::now(),
     });

@@ -8,77 +8,43 @@
 //! of the process, and a reboot clears the maps that the file explains. A line that was cut off, or
 //! that is not ours, ends the reading; what it would have explained is closed, never opened.
 
+pub mod lines;
+
 use std::{
-    collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Read, Write},
-    net::IpAddr,
+    io::{self, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use dnsproxy_core::CacheRow;
-use serde::{Deserialize, Serialize};
 
-/// Bytes that are read at the most: far beyond where the file is compacted.
-const MOST: u64 = 256 << 20;
+pub(crate) use lines::{Entry, Past};
+use lines::{Found, entries, line};
+
 /// Bytes after which the file is written anew.
 const COMPACT: u64 = 16 << 20;
-/// Bytes of a line.
-const LINE: u64 = 1 << 20;
-/// Version of the lines.
-const FORMAT: u32 = 1;
-
-/// One line.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Entry {
-    /// First in every file.
-    Namegate { format: u32, boot: String },
-    /// A label set and its number.
-    Labels(u32, Vec<String>),
-    /// A prefix and its number.
-    Prefix(u32, String),
-    /// A selector and its number.
-    Selector(u32, String),
-    /// An ephemeral identity and its selectors.
-    Set(u32, Vec<u32>),
-    /// The number of the newest endpoint.
-    Endpoint(u32),
-    /// A name that was learned.
-    Name {
-        of: u32,
-        name: String,
-        ttl: u32,
-        at: u64,
-        ips: Vec<IpAddr>,
-        until: u64,
-    },
-}
-
-/// What a predecessor wrote down.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Past {
-    pub(crate) labels: BTreeMap<u32, Vec<String>>,
-    pub(crate) prefixes: BTreeMap<u32, String>,
-    pub(crate) selectors: BTreeMap<u32, String>,
-    pub(crate) sets: BTreeMap<u32, Vec<u32>>,
-    pub(crate) last_endpoint: u32,
-    /// The newest line of each name, oldest first.
-    pub(crate) names: Vec<Entry>,
-}
 
 /// The file.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    file: Mutex<Option<File>>,
+    lines: Mutex<Lines>,
     written: AtomicU64,
     failing: AtomicBool,
+}
+
+/// Where lines go.
+#[derive(Debug, Default)]
+struct Lines {
+    /// None after a failure: behind half a line no other one could be read.
+    file: Option<File>,
+    /// What came since [`Journal::gather`].
+    since: Option<Vec<Entry>>,
 }
 
 impl Journal {
@@ -96,7 +62,7 @@ impl Journal {
         };
         let journal = Self {
             path,
-            file: Mutex::new(None),
+            lines: Mutex::default(),
             written: AtomicU64::new(0),
             failing: AtomicBool::new(false),
         };
@@ -108,8 +74,13 @@ impl Journal {
     /// Adds a line. What cannot be written is said once: enforcement goes on without it, and after
     /// a restart what it would have explained is closed.
     pub(crate) fn append(&self, entry: &Entry) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = file.as_mut() else { return };
+        let mut lines = self.lines();
+        if let Some(since) = lines.since.as_mut() {
+            since.push(entry.clone());
+        }
+        let Some(open) = lines.file.as_mut() else {
+            return;
+        };
         let result = line(entry).and_then(|line| {
             open.write_all(&line)?;
             Ok(line.len())
@@ -118,12 +89,16 @@ impl Journal {
             Ok(len) => {
                 self.written
                     .fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
-                if self.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the journal can be written again");
-                }
             }
-            Err(error) => self.fail(&error),
+            Err(error) => {
+                lines.file = None;
+                self.fail(&error);
+            }
         }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why a restart would forget names, if it would.
@@ -136,30 +111,41 @@ impl Journal {
         })
     }
 
-    /// Whether the file has grown enough to be written anew.
-    pub(crate) fn is_long(&self) -> bool {
-        self.written.load(Ordering::Relaxed) > COMPACT
+    /// Whether the file has to be written anew: it has grown, or lacks what could not be written.
+    pub(crate) fn wants_rewriting(&self) -> bool {
+        self.failing.load(Ordering::Relaxed) || self.written.load(Ordering::Relaxed) > COMPACT
+    }
+
+    /// Somebody begins to collect what [`Self::rewrite`] is to write: what is added from here on
+    /// will be behind it.
+    pub(crate) fn gather(&self) {
+        self.lines().since = Some(Vec::new());
     }
 
     /// Writes the file anew with these lines, in one step for readers.
     pub(crate) fn rewrite(&self, boot: &str, entries: &[Entry]) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.try_rewrite(boot, entries) {
+        let mut lines = self.lines();
+        let since = lines.since.take().unwrap_or_default();
+        match self.try_rewrite(boot, entries.iter().chain(&since)) {
             Ok((open, len)) => {
-                *file = Some(open);
+                lines.file = Some(open);
                 self.written.store(len, Ordering::Relaxed);
-                self.failing.store(false, Ordering::Relaxed);
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the journal can be written again");
+                }
             }
+            // What is there stays as it is; lines can still be added to it.
             Err(error) => self.fail(&error),
         }
     }
 
-    fn try_rewrite(&self, boot: &str, entries: &[Entry]) -> io::Result<(File, u64)> {
+    fn try_rewrite<'e>(
+        &self,
+        boot: &str,
+        entries: impl Iterator<Item = &'e Entry>,
+    ) -> io::Result<(File, u64)> {
         let draft = self.path.with_extension("new");
-        let mut text = line(&Entry::Namegate {
-            format: FORMAT,
-            boot: boot.to_owned(),
-        })?;
+        let mut text = line(&lines::head(boot))?;
         for entry in entries {
             text.append(&mut line(entry)?);
         }
@@ -196,98 +182,17 @@ pub(crate) fn name_line(row: CacheRow) -> Entry {
     }
 }
 
-fn line(entry: &Entry) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(entry)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
 /// What is in the file; none when it is of another boot or not a journal.
 fn read(path: &Path, boot: &str) -> io::Result<Option<Past>> {
-    let mut lines = BufReader::new(File::open(path)?.take(MOST));
-    let first = next(&mut lines)?;
-    match first {
-        Some(Entry::Namegate {
-            format: FORMAT,
-            boot: of,
-        }) if of == boot => {}
-        Some(Entry::Namegate { .. }) => return Ok(None),
-        _ => {
+    match lines::read(BufReader::new(File::open(path)?), boot)? {
+        Found::Ours(past) => Ok(Some(past)),
+        Found::Other => Ok(None),
+        Found::Foreign => {
             tracing::warn!(path = %path.display(), "this is no journal of ours; it is put aside");
             fs::rename(path, path.with_extension("foreign"))?;
-            return Ok(None);
+            Ok(None)
         }
     }
-    let mut past = Past::default();
-    let mut names = BTreeMap::new();
-    let mut order = 0_u64;
-    while let Some(entry) = next(&mut lines)? {
-        match entry {
-            Entry::Namegate { .. } => {}
-            Entry::Labels(id, labels) => {
-                past.labels.insert(id, labels);
-            }
-            Entry::Prefix(id, prefix) => {
-                past.prefixes.insert(id, prefix);
-            }
-            Entry::Selector(id, selector) => {
-                past.selectors.insert(id, selector);
-            }
-            Entry::Set(id, selectors) => {
-                past.sets.insert(id, selectors);
-            }
-            Entry::Endpoint(id) => past.last_endpoint = past.last_endpoint.max(id),
-            Entry::Name { of, ref name, .. } => {
-                order += 1;
-                names.insert((of, name.clone(), family(&entry)), (order, entry));
-            }
-        }
-    }
-    let mut names: Vec<_> = names.into_values().collect();
-    names.sort_by_key(|(order, _)| *order);
-    past.names = names.into_iter().map(|(_, entry)| entry).collect();
-    Ok(Some(past))
-}
-
-/// An A and an AAAA answer of one name are two lines that both count.
-fn family(entry: &Entry) -> bool {
-    matches!(entry, Entry::Name { ips, .. } if ips.first().is_some_and(IpAddr::is_ipv6))
-}
-
-/// The next line; none at the end, or where it can no longer be understood.
-fn next(lines: &mut impl BufRead) -> io::Result<Option<Entry>> {
-    let mut text = Vec::new();
-    lines.take(LINE).read_until(b'\n', &mut text)?;
-    if text.last() != Some(&b'\n') {
-        return Ok(None);
-    }
-    Ok(serde_json::from_slice(&text).ok())
-}
-
-fn entries(past: &Past) -> Vec<Entry> {
-    let labels = past
-        .labels
-        .iter()
-        .map(|(id, what)| Entry::Labels(*id, what.clone()));
-    let prefixes = past
-        .prefixes
-        .iter()
-        .map(|(id, what)| Entry::Prefix(*id, what.clone()));
-    let selectors = past
-        .selectors
-        .iter()
-        .map(|(id, what)| Entry::Selector(*id, what.clone()));
-    let sets = past
-        .sets
-        .iter()
-        .map(|(id, what)| Entry::Set(*id, what.clone()));
-    labels
-        .chain(prefixes)
-        .chain(selectors)
-        .chain(sets)
-        .chain([Entry::Endpoint(past.last_endpoint)])
-        .chain(past.names.iter().cloned())
-        .collect()
 }
 
 #[cfg(test)]
