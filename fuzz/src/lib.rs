@@ -18,6 +18,7 @@ mod answer;
 mod event;
 mod framing;
 mod input;
+mod journal;
 mod kernel;
 mod ledger;
 mod maps;
@@ -35,6 +36,7 @@ mod wire;
 pub use answer::answer_acceptance;
 pub use event::event_decode;
 pub use framing::tcp_framing;
+pub use journal::journal_replay;
 pub use ledger::ledger_vs_reference;
 pub use packet::packet_path;
 pub use parse::policy_parse;
@@ -50,6 +52,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("answer_acceptance", answer_acceptance),
     ("event_decode", event_decode),
+    ("journal_replay", journal_replay),
     ("ledger_vs_reference", ledger_vs_reference),
     ("packet_path", packet_path),
     ("pattern_vs_regex", pattern_vs_regex),

@@ -137,6 +137,7 @@ macro_rules! explored {
 explored! {
     answer_acceptance
     event_decode
+    journal_replay
     ledger_vs_reference
     packet_path
     pattern_vs_regex
