@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use fqdn_ebpf_loader::{Direction, MapError, Passed};
 use identity::{IdentityId, LocalIdentity, reserved};
-use policy::compiled::{EndpointPolicy, Peer};
+use policy::{
+    compiled::{self, EndpointPolicy, Entry, Layered, Peer},
+    select,
+};
 use serde_json::{Value, json};
 
 use crate::api::Rows;
@@ -110,26 +113,49 @@ fn endpoints(engine: &Engine) -> Rows {
 fn policy(engine: &Engine) -> Rows {
     let mut rows = Vec::new();
     for workload in engine.workloads.values() {
-        let Some(policy) = engine.policies_of(workload).map(|all| all.whole) else {
+        let Some(Layered {
+            whole: policy,
+            enforced,
+        }) = engine.policies_of(workload)
+        else {
             continue;
         };
         let id = workload.enforced.as_ref().map(|enforced| enforced.id.get());
-        for (direction, deny) in [
-            ("Egress", policy.default_deny_egress),
-            ("Ingress", policy.default_deny_ingress),
-        ] {
+        // Where nothing is in audit, one policy is both. What is only in the whole one is watched.
+        let mode = |is_enforced: &dyn Fn(&EndpointPolicy) -> bool| {
+            let watched = enforced
+                .as_deref()
+                .is_some_and(|policy| !is_enforced(policy));
+            if workload.config.audit || watched {
+                "audit"
+            } else {
+                "enforced"
+            }
+        };
+        let labels = &workload.subject.labels;
+        let selecting: Vec<_> = select::selecting(engine.policies(), labels, engine.cluster())
+            .iter()
+            .map(|policy| policy.reference.to_string())
+            .collect();
+        for direction in [compiled::Direction::Egress, compiled::Direction::Ingress] {
+            let deny = policy.default_deny(direction);
             let action = if deny { "Deny" } else { "Allow" };
             rows.push(vec![
                 json!(id),
                 json!(workload.config.interface),
-                json!(direction),
+                json!(format!("{direction:?}")),
                 json!("any"),
                 json!("any"),
                 json!(format!("{action} (default)")),
-                json!(""),
+                json!(mode(&|enforced| enforced.default_deny(direction) == deny)),
+                json!(selecting.join(", ")),
             ]);
         }
         for entry in &policy.entries {
+            let same = |other: &Entry| {
+                let of = |entry: &Entry| (entry.direction, entry.peer, entry.l4, entry.action);
+                of(other) == of(entry)
+            };
             rows.push(vec![
                 json!(id),
                 json!(workload.config.interface),
@@ -137,6 +163,7 @@ fn policy(engine: &Engine) -> Rows {
                 json!(peer(engine, &policy, entry.peer)),
                 json!(entry.l4.to_string()),
                 json!(format!("{:?}", entry.action)),
+                json!(mode(&|enforced| enforced.entries.iter().any(same))),
                 json!(rules(&policy, entry.rule_set)),
             ]);
         }
@@ -149,6 +176,7 @@ fn policy(engine: &Engine) -> Rows {
             "Peer",
             "Port",
             "Action",
+            "Mode",
             "Rules",
         ],
         rows,
@@ -179,7 +207,7 @@ fn identity_text(engine: &Engine, id: IdentityId) -> String {
     }
 }
 
-fn rules(policy: &EndpointPolicy, set: policy::compiled::RuleSetId) -> String {
+fn rules(policy: &EndpointPolicy, set: compiled::RuleSetId) -> String {
     let rules: Vec<_> = policy
         .rule_set(set)
         .iter()

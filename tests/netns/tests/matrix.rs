@@ -105,6 +105,58 @@ fn every_row_holds_on_the_wire_with_its_reason() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_world_that_changes_counts_at_once() -> Result<()> {
+    let world = World::new()?;
+    let policies = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+        metadata: {name: row, namespace: test}\nspec:\n  \
+        endpointSelector: {matchLabels: {name: client}}\n  egress:\n  \
+        - toServices: [{k8sService: {serviceName: git, namespace: test}}]\n  \
+        - toEntities: [kube-apiserver]\n";
+    let village = Village::new(&world, policies)?;
+    let hold = |lines: &[&'static str]| -> Result<()> {
+        for text in lines {
+            let line = Line::parse(text)?;
+            for v4 in line.families {
+                try_line(&village, &line, *v4).with_context(|| village.node.log())?;
+            }
+        }
+        Ok(())
+    };
+    hold(&[
+        "4: client > service tcp/80 = ok",
+        "client > echo tcp/8080 = ok",
+        "client > other tcp/8080 = egress 133",
+        "client > api tcp/8080 = ok",
+        "client > outside2 tcp/8080 = egress 133",
+    ])?;
+    // Another backend behind the service; the API server has moved.
+    village.becomes("backends: [test/echo]", "backends: [other/elsewhere]")?;
+    village.becomes(
+        "203.0.113.66, \"2001:db8:113::66\"",
+        "203.0.113.17, \"2001:db8:113::17\"",
+    )?;
+    hold(&[
+        "client > other tcp/8080 = ok",
+        "client > echo tcp/8080 = egress 133",
+        "client > outside2 tcp/8080 = ok",
+        "client > api tcp/8080 = egress 133",
+    ])?;
+    // A mistake in it keeps the last good one.
+    std::fs::write(
+        village.node.files().join("world.yaml"),
+        "nodes: [{name: n1}]",
+    )?;
+    support::until(TOLD, "the mistake in `status`", || {
+        let status = village.node.client().text(&["status"]).ok()?;
+        status.contains("world.yaml").then_some(())
+    })?;
+    hold(&[
+        "client > other tcp/8080 = ok",
+        "client > echo tcp/8080 = egress 133",
+    ])
+}
+
 fn try_line(village: &Village<'_>, line: &Line, v4: bool) -> Result<()> {
     let actor = |name| {
         let found = village.actor(name, v4)?;

@@ -49,7 +49,7 @@ impl<'w> Village<'w> {
             .world
             .ip(&["-6", "route", "add", "fd77::/16", "via", at::HOST6])?;
         let [client, client2, echo, other, stray] = &pods;
-        let (echo4, other4) = (&echo.v4, &other.v4);
+        let echo4 = &echo.v4;
         // What kube-proxy does for services and node ports.
         world.host.nft(&format!(
             "table ip services {{ \
@@ -121,7 +121,6 @@ impl<'w> Village<'w> {
                 stray.v6,
             ),
         )?;
-        let _ = other4;
         node.policy("row.yaml", first)?;
         let mut servers = vec![
             Echo::start(&world.host, TCP, UDP)?,
@@ -191,13 +190,28 @@ impl<'w> Village<'w> {
 
     /// Puts the policies of a case in force.
     pub(crate) fn enforce(&self, policies: &str) -> Result<()> {
+        self.changing(|| self.node.policy("row.yaml", policies))
+    }
+
+    /// Says something else about the world.
+    pub(crate) fn becomes(&self, before: &str, after: &str) -> Result<()> {
+        let path = self.node.files().join("world.yaml");
+        let text = std::fs::read_to_string(&path)?;
+        anyhow::ensure!(text.contains(before), "`{before}` is not in {text}");
+        let draft = self.node.files().join("world.draft");
+        std::fs::write(&draft, text.replace(before, after))?;
+        self.changing(|| Ok(std::fs::rename(&draft, &path)?))
+    }
+
+    /// Changes files, and waits until what they say is in force.
+    fn changing(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let since = || -> Result<String> {
             let status = self.node.client().json(&["status"])?;
             let since = status.pointer("/agent/policies-since");
             Ok(since.context("policies-since")?.to_string())
         };
         let before = since()?;
-        self.node.policy("row.yaml", policies)?;
+        change()?;
         support::until(
             std::time::Duration::from_secs(10),
             "the policies to be in force",
