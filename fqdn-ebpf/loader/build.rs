@@ -150,6 +150,8 @@ fn child_cargo(root: &Path, toolchain: &Toolchain, target_dir: &Path) -> Result<
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // 32-bit arithmetic and jumps, which every kernel since 5.1 has.
+        "-Ctarget-cpu=v3".to_owned(),
     ];
     command
         .current_dir(root)

@@ -10,23 +10,26 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{__sk_buff, BPF_ANY},
     btf_maps::lpm_trie::Key,
-    helpers::bpf_skb_load_bytes,
+    helpers::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use fqdn_ebpf_common::{
     address::Addr,
-    conntrack::{Flow, FlowKey},
+    conntrack::{Flow, FlowKey, Seen, Sighting},
     fragment::{DatagramKey, Ports},
     ipcache::Entry,
     learned::{Learned, LearnedKey},
     packet::{self, Bytes, Packet},
-    path::{Case, Env},
+    path::{Case, Env, Meta},
     policy::{FULL_BITS, PolicyEntry, PolicyKey},
     reason::DropReason,
     verdict::{self, Rules},
 };
 
 use crate::maps;
+
+/// How far from its front a packet is read in place: the verifier wants a limit.
+const NEAR: u32 = 0x0fff;
 
 /// One packet.
 pub(crate) struct Skb {
@@ -70,6 +73,26 @@ impl Skb {
         unsafe { (*self.raw).ingress_ifindex }
     }
 
+    /// Words in the part of the packet that lies in one piece, where headers nearly always are:
+    /// a load each, without a call.
+    #[inline(always)]
+    fn near<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        if at > NEAR {
+            return None;
+        }
+        // SAFETY: the kernel passed this context to the program.
+        let (data, end) = unsafe { ((*self.raw).data as usize, (*self.raw).data_end as usize) };
+        let first = data.wrapping_add(at as usize);
+        if first.wrapping_add(size_of::<[u32; N]>()) > end {
+            return None;
+        }
+        // SAFETY: all of it lies before the end, as the verifier checks too. Where the frame lies
+        // is the driver's choice; a BPF load takes any address in a packet on processors that do,
+        // and on others the verifier refuses the program. `read_unaligned` would put every word
+        // together from four loads of a byte.
+        Some(unsafe { (first as *const [u32; N]).read() })
+    }
+
     #[inline(always)]
     pub(crate) fn vlan_present(&self) -> bool {
         // SAFETY: the kernel passed this context to the program.
@@ -94,6 +117,9 @@ impl Bytes for Skb {
 
     #[inline(always)]
     fn words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        if let Some(words) = self.near(at) {
+            return Some(words);
+        }
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         let size = size_of::<[u32; N]>() as u32;
         // SAFETY: the helper writes all of `words` when it returns 0, and any bits are words.
@@ -120,6 +146,13 @@ impl Bytes for Skb {
         // SAFETY: as above, and the packet is borrowed for the call.
         decoded(unsafe { v6_extensions(self.raw, packet) })
     }
+}
+
+/// Nanoseconds after boot, sleep included.
+#[inline(always)]
+pub(crate) fn boot_now() -> u64 {
+    // SAFETY: the helper takes no arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// How a global function says "drop": the reason's number above what a result can be.
@@ -220,6 +253,19 @@ impl Env for Skb {
         // SAFETY: the element stays valid for the run. Two processors may work on one flow: both
         // store whole words of the same meaning, a lost packet count is the worst of it.
         Some(work(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn see(&self, slot: u32, key: &FlowKey, sighting: &Sighting) -> Option<Seen> {
+        // As `flow`, without a closure: that would be a call.
+        let flow = maps::CT.get(slot)?.get_ptr_mut(key)?;
+        // SAFETY: as in `flow`.
+        Some(unsafe { &mut *flow }.see(sighting))
+    }
+
+    #[inline(always)]
+    fn exact_now(&self, _: &Meta) -> u64 {
+        boot_now()
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ mod steer;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_ktime_get_boot_ns,
+    helpers::bpf_ktime_get_coarse_ns,
     macros::classifier,
     programs::TcContext,
 };
@@ -56,7 +56,7 @@ fn run(skb: &Skb, direction: Direction) -> i32 {
         ingress_ifindex: skb.ingress_ifindex(),
         vlan: skb.vlan_present(),
         // SAFETY: the helper takes no arguments.
-        now: unsafe { bpf_ktime_get_boot_ns() },
+        now: unsafe { bpf_ktime_get_coarse_ns() },
     };
     let Some(scratch) = maps::scratch(direction) else {
         // Cannot be: the index is in the array. The verifier wants it said.

@@ -15,7 +15,10 @@ use fqdn_ebpf_common::{
     reason::DropReason,
 };
 
-use crate::{env::Skb, maps};
+use crate::{
+    env::{Skb, boot_now},
+    maps,
+};
 
 /// Counts a packet that goes on.
 #[inline(always)]
@@ -69,7 +72,7 @@ pub(crate) fn event(
         return passed(Passed::EventLost, meta.direction, skb);
     };
     let scene = Scene {
-        time: meta.now,
+        time: boot_now(),
         direction: meta.direction,
         ifindex: skb.ifindex(),
         length: skb.len(),

@@ -48,9 +48,8 @@ pub struct FlowKey {
     peer: Addr,
     own_port: u16,
     peer_port: u16,
-    protocol: u8,
-    own: u8,
-    reserved: [u8; 2],
+    /// Protocol, own address, two bytes of nothing; one word, so that one store makes it.
+    kind: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 24);
@@ -67,9 +66,7 @@ impl FlowKey {
             peer,
             own_port,
             peer_port,
-            protocol,
-            own,
-            reserved: [0; 2],
+            kind: u32::from_ne_bytes([protocol, own, 0, 0]),
         }
     }
 
@@ -107,12 +104,14 @@ impl FlowKey {
     /// Protocol number.
     #[inline(always)]
     pub const fn protocol(&self) -> u8 {
-        self.protocol
+        let [protocol, ..] = self.kind.to_ne_bytes();
+        protocol
     }
 
     /// Index of the workload's own address.
     pub const fn own(&self) -> u8 {
-        self.own & !PEER_ASKS
+        let [_, own, ..] = self.kind.to_ne_bytes();
+        own & !PEER_ASKS
     }
 
     /// The port (or type) that policy sees for a flow opened in this direction.
@@ -190,7 +189,7 @@ pub struct Sighting {
     pub tcp_flags: u8,
     /// Its length.
     pub bytes: u32,
-    /// When.
+    /// When, on the clock of flows ([`crate::path::Meta::now`]).
     pub now: u64,
     /// The endpoint's policy revision.
     pub revision: u32,
@@ -294,7 +293,7 @@ impl Flow {
         now < self.expires
     }
 
-    /// Nanoseconds after boot from which on it does not count.
+    /// From when on it does not count, on the clock of flows.
     pub const fn expires(&self) -> u64 {
         self.expires
     }

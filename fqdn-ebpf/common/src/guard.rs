@@ -8,7 +8,7 @@
 
 use crate::{
     address::Addr,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, NOT_OWN},
     ipcache,
     packet::{Bytes, Packet, Part},
     protocol,
@@ -46,7 +46,8 @@ mod icmpv4 {
 /// Hop limit that proves that no router was on the way (RFC 4861 §7.1).
 const FROM_LINK: u8 = 255;
 
-/// Checks a packet that a workload sends. `peer_identity` is asked only for neighbour discovery
+/// Checks a packet that a workload sends. `own` is the index of its source address among the
+/// workload's own; `peer_identity` is asked only for neighbour discovery
 /// between global addresses.
 ///
 /// # Errors
@@ -56,6 +57,7 @@ pub fn from_workload(
     bytes: &impl Bytes,
     packet: &Packet,
     endpoint: &Endpoint,
+    own: u8,
     peer_identity: impl FnOnce(&Addr) -> u32,
 ) -> Result<Guard, DropReason> {
     let destination = packet.destination;
@@ -63,7 +65,7 @@ pub fn from_workload(
     {
         return Err(DropReason::InvalidDestinationIp);
     }
-    let own = endpoint.owns(&packet.source);
+    let own = own != NOT_OWN;
     match packet.protocol {
         protocol::ICMPV6 if packet.part == Part::Whole => {
             if let Some(guard) = discovery(bytes, packet, endpoint, own, peer_identity)? {

@@ -35,6 +35,17 @@ pub trait Env: Bytes + Rules {
     fn learned<R>(&self, key: &LearnedKey, read: impl FnOnce(&Learned) -> R) -> Option<R>;
     /// CT of a slot: works on a record in place.
     fn flow<R>(&self, slot: u32, key: &FlowKey, work: impl FnOnce(&mut Flow) -> R) -> Option<R>;
+    /// CT of a slot: shows a packet to its flow.
+    #[inline(always)]
+    fn see(&self, slot: u32, key: &FlowKey, sighting: &Sighting) -> Option<Seen> {
+        self.flow(slot, key, |flow| flow.see(sighting))
+    }
+    /// Nanoseconds after boot, exactly: the clock of what names teach. Asked only for packets that
+    /// open a flow.
+    #[inline(always)]
+    fn exact_now(&self, meta: &Meta) -> u64 {
+        meta.now
+    }
     /// CT of a slot: writes a record.
     ///
     /// # Errors
@@ -103,7 +114,8 @@ pub struct Meta {
     pub ingress_ifindex: u32,
     /// Whether the driver took a VLAN tag off.
     pub vlan: bool,
-    /// Nanoseconds after boot.
+    /// Nanoseconds on the clock of flows: the kernel's coarse monotonic one, which costs a packet
+    /// next to nothing, is a few milliseconds late, and stands still while the machine sleeps.
     pub now: u64,
 }
 
@@ -211,8 +223,13 @@ fn walk(
         scratch.parsed = u32::from(*reason == DropReason::TruncatedHeader);
     })?;
     scratch.parsed = 1;
+    let own = endpoint.own_index(match meta.direction {
+        Direction::Egress => &scratch.packet.source,
+        Direction::Ingress => &scratch.packet.destination,
+    });
     let guard = if from_workload {
-        guard::from_workload(env, &scratch.packet, endpoint, |peer| identity(env, peer))?
+        let peer_identity = |peer: &Addr| identity(env, peer);
+        guard::from_workload(env, &scratch.packet, endpoint, own, peer_identity)?
     } else {
         guard::to_workload(&scratch.packet)
     };
@@ -227,7 +244,7 @@ fn walk(
             return spare(endpoint, DropReason::FirstFragmentMissing);
         }
     }
-    let verdict = track(env, meta, config, endpoint, scratch)?;
+    let verdict = track(env, meta, config, endpoint, scratch, own)?;
     if scratch.packet.part == Part::First && matches!(verdict, Verdict::Pass(_)) {
         let packet = &scratch.packet;
         env.remember(
@@ -321,11 +338,12 @@ fn track(
     config: &Config,
     endpoint: &Endpoint,
     scratch: &mut Scratch,
+    own: u8,
 ) -> Result<Verdict, DropReason> {
     let packet = &scratch.packet;
-    let (own, peer) = match meta.direction {
-        Direction::Egress => (packet.source, packet.destination),
-        Direction::Ingress => (packet.destination, packet.source),
+    let peer = match meta.direction {
+        Direction::Egress => packet.destination,
+        Direction::Ingress => packet.source,
     };
     let sighting = Sighting {
         direction: meta.direction,
@@ -336,14 +354,14 @@ fn track(
         revision: endpoint.revision(),
         epoch: config.ipcache_epoch(),
     };
-    let (key, may_open) = match place(packet, meta.direction, endpoint.own_index(&own), peer) {
+    let (key, may_open) = match place(packet, meta.direction, own, peer) {
         Place::Flow(key) => (key, true),
         Place::Answer(key) => (key, false),
         Place::Alone => return fresh(env, meta, endpoint, scratch, &sighting, peer, None, false),
         Place::Error => return related(env, meta, endpoint, packet),
     };
     let slot = endpoint.slot();
-    let again = match env.flow(slot, &key, |flow| flow.see(&sighting)) {
+    let again = match env.see(slot, &key, &sighting) {
         Some(Seen::Known) => return Ok(Verdict::Pass(Passed::Established)),
         Some(Seen::Stale { opened, opening }) => {
             return again(
@@ -521,7 +539,7 @@ fn again(
 #[inline(always)]
 fn live(env: &impl Env, meta: &Meta, endpoint: &Endpoint, peer: Addr) -> [u32; SLOTS] {
     env.learned(&LearnedKey::new(endpoint.id(), peer), |learned| {
-        learned.live(meta.now)
+        learned.live(env.exact_now(meta))
     })
     .unwrap_or([0; SLOTS])
 }

@@ -381,9 +381,10 @@ impl Datapath {
             .flows(placed.slot)
             .map_err(as_map_error)?
             .rows()?;
+        let slept = dump::slept();
         Ok(rows
             .iter()
-            .map(|(key, flow)| dump::flow_row(endpoint, key, flow))
+            .map(|(key, flow)| dump::flow_row(endpoint, key, flow, slept))
             .collect())
     }
 

@@ -4,7 +4,7 @@
 //! Out: rows in the house's types.
 //! Not here: tables and JSON (`cli`).
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use dnsproxy_core::Moment;
 use fqdn_ebpf_common::{
@@ -15,6 +15,7 @@ use fqdn_ebpf_common::{
     policy::{Action, PolicyEntry, PolicyKey},
 };
 use identity::{EndpointId, IdentityId};
+use nix::time::{ClockId, clock_gettime};
 
 /// What DNS taught one endpoint about one address.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,7 +96,20 @@ pub(crate) fn learned_row(key: &LearnedKey, learned: &Learned) -> LearnedRow {
     }
 }
 
-pub(crate) fn flow_row(endpoint: EndpointId, key: &FlowKey, flow: &Flow) -> FlowRow {
+/// How long the machine has slept since boot: by so much the clock of flows is behind the others.
+pub(crate) fn slept() -> Duration {
+    let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
+    // Read first, so that it can only be too small: a machine that never slept shows nothing.
+    let boot = read(ClockId::CLOCK_BOOTTIME);
+    boot.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
+}
+
+pub(crate) fn flow_row(
+    endpoint: EndpointId,
+    key: &FlowKey,
+    flow: &Flow,
+    slept: Duration,
+) -> FlowRow {
     let opening = flow.opening();
     FlowRow {
         endpoint,
@@ -104,7 +118,7 @@ pub(crate) fn flow_row(endpoint: EndpointId, key: &FlowKey, flow: &Flow) -> Flow
         peer: key.peer().ip(),
         own_port: key.own_port(),
         peer_port: key.peer_port(),
-        expires: Moment::from_nanos(flow.expires()),
+        expires: Moment::from_nanos(flow.expires()).after(slept),
         identity: IdentityId::from_raw(opening.identity),
         learned: (opening.learned != 0).then(|| IdentityId::from_raw(opening.learned)),
         rule_set: opening.rule_set,
