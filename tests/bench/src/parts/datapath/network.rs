@@ -26,11 +26,7 @@ use crate::{
     table::{Bound, Row, Table},
 };
 
-/// Others of this machine get the processor only when nothing here wants it.
-const GREEDY: i32 = -20;
-
 pub(super) fn through_a_node(options: &Options) -> anyhow::Result<Vec<Table>> {
-    rustix::process::setpriority_process(None, GREEDY)?;
     let place = Place::new()?;
     let minimal = Minimal::new(place.ifindex)?;
     let mut engine = Engine::new(&Config::default(), place.ifindex)?;

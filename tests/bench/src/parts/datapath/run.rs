@@ -14,6 +14,7 @@ use super::{
     engine::{BY_ADDRESS, BY_NAME, BY_PREFIX, Engine, PORT},
     frame::{self, ACK, SYN},
     minimal::Minimal,
+    traffic,
 };
 use crate::{
     options::Options,
@@ -55,6 +56,7 @@ enum Whose {
 }
 
 fn measured(options: &Options) -> anyhow::Result<Table> {
+    traffic::pin()?;
     let mut programs = Programs {
         minimal: Minimal::new(LO)?,
         engine: Engine::new(&Config::default(), LO)?,
