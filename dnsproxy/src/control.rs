@@ -26,6 +26,8 @@ pub enum ControlMsg {
         /// Where to answer.
         answer: oneshot::Sender<Vec<CacheRow>>,
     },
+    /// Which names would a successor have to know, the one asked for longest ago first?
+    Remembered(oneshot::Sender<Vec<CacheRow>>),
     /// Forget names, and what only they opened: by then it is closed, unless a write failed, and
     /// that is tried again.
     Clean {

@@ -303,6 +303,9 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.core.cache(now, endpoint));
             }
+            ControlMsg::Remembered(answer) => {
+                let _ = answer.send(self.core.remembered(now));
+            }
             ControlMsg::Clean {
                 endpoint,
                 pattern,

@@ -87,20 +87,35 @@ impl Inspector {
 
 /// The ledgers of all shards; what a shard does not tell in time is left out.
 pub(crate) async fn ledgers(agent: &Agent) -> Vec<dnsproxy_core::CacheRow> {
+    let mut all = rows_of(agent, |answer| ControlMsg::CacheRows {
+        endpoint: None,
+        answer,
+    })
+    .await;
+    all.sort_by_key(|row| (row.endpoint, row.name.as_str().to_owned()));
+    all
+}
+
+/// Every name a successor would have to know, the one asked for longest ago first.
+pub(crate) async fn remembered(agent: &Agent) -> Vec<dnsproxy_core::CacheRow> {
+    let mut all = rows_of(agent, ControlMsg::Remembered).await;
+    all.sort_by_key(|row| row.looked_up);
+    all
+}
+
+async fn rows_of(
+    agent: &Agent,
+    question: impl Fn(oneshot::Sender<Vec<dnsproxy_core::CacheRow>>) -> ControlMsg,
+) -> Vec<dnsproxy_core::CacheRow> {
     let mut all = Vec::new();
     for shard in agent.controls() {
         let (answer, rows) = oneshot::channel();
-        let question = ControlMsg::CacheRows {
-            endpoint: None,
-            answer,
-        };
         let asked = timeout(PATIENCE, async {
-            shard.send(question).await.ok()?;
+            shard.send(question(answer)).await.ok()?;
             rows.await.ok()
         });
         all.extend(asked.await.ok().flatten().unwrap_or_default());
     }
-    all.sort_by_key(|row| (row.endpoint, row.name.as_str().to_owned()));
     all
 }
 

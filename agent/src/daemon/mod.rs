@@ -113,7 +113,7 @@ impl Agent {
         let _alone = self.rewriting.lock().await;
         let journal = self.engine().journal();
         journal.gather();
-        let names = inspector::ledgers(self).await;
+        let names = inspector::remembered(self).await;
         let boot = start::boot_id()?;
         let mut entries = self.engine().entries();
         entries.extend(names.into_iter().map(journal::name_line));

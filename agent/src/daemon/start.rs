@@ -17,7 +17,7 @@ use std::{
 };
 
 use dnsproxy::{ControlMsg, ListenerSpec, Listeners, ShardThread, Upstreams};
-use dnsproxy_core::{Core, QueryRecord, QueryVerdict, TtlBounds};
+use dnsproxy_core::{Core, QueryRecord, QueryVerdict, TtlBounds, UNMATCHED};
 use fqdn_ebpf_loader::{Datapath, Origin, Pins, clear_filters};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
@@ -209,7 +209,11 @@ fn shard(
     let (sender, lost) = (sender.clone(), Arc::clone(lost));
     let (journal, ttl) = (Arc::clone(journal), config.dns().ttl);
     let record = move |record: QueryRecord| {
-        if matches!(record.verdict, QueryVerdict::Taught) {
+        // What no rule matches yet opens nothing, but a rule may come after a restart.
+        if matches!(
+            record.verdict,
+            QueryVerdict::Taught | QueryVerdict::Answered(UNMATCHED)
+        ) {
             journal.append(&learned(&record, ttl));
         }
         if sender.try_send(record).is_err() {
@@ -242,7 +246,12 @@ fn learned(record: &QueryRecord, bounds: TtlBounds) -> Entry {
             .map_or_else(String::new, |name| name.as_str().to_owned()),
         ttl,
         at: now.nanos(),
-        ips: record.addresses.clone(),
+        ips: record
+            .addresses
+            .iter()
+            .filter(|address| !record.withheld.contains(address))
+            .copied()
+            .collect(),
         until: now.after(lifetime).after(bounds.grace).nanos(),
     }
 }

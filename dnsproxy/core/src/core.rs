@@ -97,7 +97,13 @@ impl Core {
             .collect();
         let endpoints: BTreeSet<_> = learned.iter().map(|learned| learned.endpoint).collect();
         self.ledger.restore_learned(now, learned);
-        for name in restored.names {
+        for mut name in restored.names {
+            // What was written down may be damaged: it makes nothing last longer than an answer can.
+            let lifetime = self.config.ttl.lifetime(name.ttl);
+            let latest = name.looked_up.min(now).after(lifetime);
+            for (_, ends) in &mut name.addresses {
+                *ends = latest.min(*ends);
+            }
             if let Some(workload) = self.knowledge.workloads.get(&name.endpoint) {
                 self.ledger.restore_name(now, workload, name);
             }
@@ -168,6 +174,12 @@ impl Core {
     /// What was learned, of one endpoint or of all.
     pub fn cache(&self, now: Moment, endpoint: Option<EndpointId>) -> Vec<CacheRow> {
         self.ledger.rows(now, endpoint)
+    }
+
+    /// Every name there is, those that match nothing included, for a successor: the one that was
+    /// asked for longest ago first. None counts for longer than each of its addresses.
+    pub fn remembered(&self, now: Moment) -> Vec<CacheRow> {
+        self.ledger.remembered(now)
     }
 
     /// The names that led an endpoint to an address, the newest last: for flow records.

@@ -86,6 +86,9 @@ pub struct QueryRecord {
     pub took: Duration,
 }
 
+/// Why an answer taught nothing when no rule matches its name: it is remembered for the day one does.
+pub const UNMATCHED: &str = "no toFQDNs rule matches the name";
+
 /// What became of a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum QueryVerdict {

@@ -36,7 +36,7 @@ pub use cache::{CacheRow, Cleaned, Source};
 pub use config::{Config, Limits, Rebinding, RefuseWith, TtlBounds};
 pub use core::{Core, Usage};
 pub use counters::Counters;
-pub use effect::{Effect, QueryRecord, QueryVerdict};
+pub use effect::{Effect, QueryRecord, QueryVerdict, UNMATCHED};
 pub use framing::{Framer, MAX_MESSAGE};
 pub use grant::{
     Batch, BatchId, GrantChange, InstallFailed, Installed, Learned, LearnedSlot, LearnedWriter,

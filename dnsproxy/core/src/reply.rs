@@ -16,7 +16,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Core, Effect, ExchangeId, Moment, QueryRecord, QueryVerdict, Via,
+    Core, Effect, ExchangeId, Moment, QueryRecord, QueryVerdict, UNMATCHED, Via,
     answer::{self, Answer},
     exchange::{Exchange, NoId, Pairing},
     install::PendingAnswer,
@@ -201,7 +201,7 @@ impl Core {
         };
         if lesson.set.is_empty() {
             self.ledger.note_unmatched(now, &lesson);
-            return self.pass(now, outcome, "no toFQDNs rule matches the name");
+            return self.pass(now, outcome, UNMATCHED);
         }
         let shortened = answer::shorten(
             &mut outcome.message,

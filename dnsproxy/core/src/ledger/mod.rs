@@ -356,6 +356,29 @@ impl Ledger {
         rows
     }
 
+    /// Every name, the one that was asked for longest ago first.
+    pub(crate) fn remembered(&self, now: Moment) -> Vec<CacheRow> {
+        let mut rows = self.rows(now, None);
+        for (id, book) in &self.books {
+            let live = book.unmatched.iter().filter_map(|(name, entry)| {
+                let ends = |(_, ends): &(IpAddr, Moment)| *ends;
+                let live = entry.addresses.iter().filter(|address| ends(address) > now);
+                Some(CacheRow {
+                    endpoint: *id,
+                    source: Source::Lookup,
+                    name: name.clone(),
+                    ttl: entry.ttl,
+                    looked_up: entry.looked_up,
+                    expires: live.clone().map(ends).min()?,
+                    addresses: live.map(|(address, _)| *address).collect(),
+                })
+            });
+            rows.extend(live);
+        }
+        rows.sort_by_key(|row| row.looked_up);
+        rows
+    }
+
     /// How many names and addresses an endpoint holds.
     pub(crate) fn usage(&self, endpoint: EndpointId) -> (usize, usize) {
         self.books

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Due, Ledger, entry::Entry, names::NameEntry};
+use super::{Due, Ledger, UNMATCHED_ADDRESSES, entry::Entry, names::NameEntry};
 use crate::{Learned, Moment, RestoredName, knowledge::Workload};
 
 impl Ledger {
@@ -37,7 +37,8 @@ impl Ledger {
         }
     }
 
-    /// Enters a name. It claims no address that is not open, and none for longer than it is.
+    /// Enters a name. One that matches claims no address that is not open, and none for longer than
+    /// it is; one that does not is remembered as before.
     pub(crate) fn restore_name(
         &mut self,
         now: Moment,
@@ -53,6 +54,18 @@ impl Ledger {
         } = restored;
         let set = workload.selectors_matching(&name);
         let book = self.books.entry(endpoint).or_default();
+        if set.is_empty() {
+            let mut entry = NameEntry::new(set, looked_up, ttl);
+            let live = addresses.into_iter().filter(|(_, ends)| *ends > now);
+            entry.addresses.extend(live.take(UNMATCHED_ADDRESSES));
+            if !entry.addresses.is_empty() {
+                book.unmatched.put(name, entry);
+                while book.unmatched.len() > self.limits.unmatched_names {
+                    book.unmatched.pop_lru();
+                }
+            }
+            return;
+        }
         let mut open = BTreeMap::new();
         for (address, expires) in addresses {
             if let Some(entry) = book.addresses.peek_mut(&address) {
@@ -64,7 +77,7 @@ impl Ledger {
                 }
             }
         }
-        if open.is_empty() || set.is_empty() {
+        if open.is_empty() {
             return;
         }
         if let Some(before) = book.names.pop(&name) {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::{Ledger, Lesson};
 use crate::{
     Batch, BatchId, GrantChange, Learned, LearnedSlot, LearnedWriter, Limits, MAX_SLOTS, Moment,
-    WriteError, knowledge::Workload,
+    RestoredName, WriteError, knowledge::Workload,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -445,4 +445,49 @@ fn many_names_of_one_address_cost_one_entry_and_few_names() {
     assert_eq!(ledger.usage(EndpointId::new(0)), (1000, 1));
     assert_eq!(ledger.names_of(EndpointId::new(0), address(1)).len(), 8);
     assert_eq!(ledger.due.len(), 1001);
+}
+
+#[test]
+fn a_name_that_matched_nothing_is_handed_on_and_opens_when_a_rule_comes() {
+    let now = Moment::from_nanos(SECOND);
+    let none = workload(&policy([false; 4]));
+    let mut ledger = Ledger::new(Limits::default());
+    let ends = now.after(Duration::from_secs(70));
+    let unmatched = Lesson {
+        set: SelectorSet::default(),
+        ..lesson("a.x", 0, address(1), ends)
+    };
+    ledger.note_unmatched(now, &unmatched);
+    let handed_on = ledger.remembered(now);
+    assert_eq!(handed_on.len(), 1);
+    assert!(ledger.rows(now, None).is_empty(), "it opens nothing");
+
+    let restore = |ledger: &mut Ledger, at: Moment| {
+        for row in &handed_on {
+            let name = RestoredName {
+                endpoint: row.endpoint,
+                name: row.name.clone(),
+                ttl: row.ttl,
+                looked_up: row.looked_up,
+                addresses: row.addresses.iter().map(|ip| (*ip, row.expires)).collect(),
+            };
+            ledger.restore_name(at, &none, name);
+        }
+    };
+    let mut successor = Ledger::new(Limits::default());
+    restore(&mut successor, now);
+    let changes = successor.rematch(now, EndpointId::new(0), &workload(&policy([true; 4])));
+    let [GrantChange::Put(learned)] = &changes[..] else {
+        panic!("{changes:?}");
+    };
+    assert_eq!(learned.address, address(1));
+    assert!(learned.slots.iter().all(|slot| slot.expires == ends));
+    // What was over by the time of the restart stays so.
+    let mut late = Ledger::new(Limits::default());
+    restore(&mut late, ends);
+    assert!(late.remembered(ends).is_empty());
+    assert!(
+        late.rematch(ends, EndpointId::new(0), &workload(&policy([true; 4])))
+            .is_empty()
+    );
 }
