@@ -5,6 +5,7 @@
 //! Not here: measuring (the modules), printing (`table`).
 
 mod datapath;
+mod dns;
 mod policy;
 
 use anyhow::bail;
@@ -29,6 +30,10 @@ const ALL: &[Part] = &[
     Part {
         name: "policy",
         run: policy::run,
+    },
+    Part {
+        name: "dns",
+        run: dns::run,
     },
 ];
 

@@ -5,10 +5,10 @@
 //! Not here: DNS, policies (parts of their own).
 
 mod engine;
-mod frame;
+pub(super) mod frame;
 mod minimal;
 mod network;
-mod place;
+pub(super) mod place;
 mod run;
 mod subject;
 mod traffic;

@@ -7,8 +7,8 @@
 use std::net::Ipv4Addr;
 
 /// The workload.
-pub(super) const POD: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 2);
-pub(super) const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(in crate::parts) const POD: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 2);
+pub(in crate::parts) const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 const POD_PORT: u16 = 40_000;

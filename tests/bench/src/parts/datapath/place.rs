@@ -13,23 +13,23 @@ use support::{
 };
 
 /// The interface of the node that leads to the workload.
-pub(super) const HOST_SIDE: &str = "pod0";
+pub(in crate::parts) const HOST_SIDE: &str = "pod0";
 
 /// Everything at these addresses is the outside.
 const OUTSIDE: &str = "198.18.0.0/15";
 
 /// The namespaces.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) pod: Netns,
-    pub(super) node: Netns,
-    pub(super) outside: Netns,
+pub(in crate::parts) struct Place {
+    pub(in crate::parts) pod: Netns,
+    pub(in crate::parts) node: Netns,
+    pub(in crate::parts) outside: Netns,
     /// The number of [`HOST_SIDE`].
-    pub(super) ifindex: u32,
+    pub(in crate::parts) ifindex: u32,
 }
 
 impl Place {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(in crate::parts) fn new() -> anyhow::Result<Self> {
         let pod = Netns::new("pod")?;
         let node = Netns::new("node")?;
         let outside = Netns::new("outside")?;
@@ -81,7 +81,7 @@ impl Place {
     }
 
     /// One more address of the outside that nothing was sent to yet, within this prefix.
-    pub(super) fn fresh(prefix: Ipv4Addr, nth: u32) -> Ipv4Addr {
+    pub(in crate::parts) fn fresh(prefix: Ipv4Addr, nth: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(prefix.to_bits() + 1 + nth % 60_000)
     }
 }
