@@ -41,7 +41,6 @@ const OUR_PORT: u16 = 8053;
 const RELAY_PORT: u16 = 8054;
 /// Receive buffers of both ends of the measurement: the default drops bursts.
 const BUFFER: usize = 4 << 20;
-const GREEDY: i32 = -20;
 
 /// Everything, set up once.
 #[derive(Debug)]
@@ -52,20 +51,14 @@ pub(super) struct Arena {
     attached: Option<Attached>,
     datapath: Datapath,
     place: Place,
+    _greed: Greed,
 }
 
 impl Arena {
     pub(super) fn new() -> anyhow::Result<Self> {
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-        rustix::process::setpriority_process(None, GREEDY)?;
-        // Where sessions share processors first, a process's own priority counts within its session only.
-        if let Err(error) = std::fs::write("/proc/self/autogroup", GREEDY.to_string()) {
-            anyhow::ensure!(
-                error.kind() == std::io::ErrorKind::NotFound,
-                "raising the priority of this session: {error}"
-            );
-        }
+        let greed = Greed::begin()?;
         let place = Place::new()?;
         let node = &place.node;
         node.ip(&[
@@ -109,6 +102,7 @@ impl Arena {
             attached: None,
             datapath,
             place,
+            _greed: greed,
         })
     }
 
@@ -163,6 +157,36 @@ impl Arena {
         Cpu::Process(self.relay.process.pid()).pin(proxies)?;
         self.server.cpu.pin(others)?;
         cpu::pin_self(others)
+    }
+}
+
+/// Others of this machine get a processor only when nothing of this session wants it. Sessions share
+/// processors first where the kernel groups by them; elsewhere nothing is done.
+#[derive(Debug)]
+struct Greed {
+    before: Option<String>,
+}
+
+impl Greed {
+    const GROUP: &str = "/proc/self/autogroup";
+
+    fn begin() -> anyhow::Result<Self> {
+        let before = match std::fs::read_to_string(Self::GROUP) {
+            Ok(group) => group.split_whitespace().last().map(str::to_owned),
+            Err(_) => None,
+        };
+        if before.is_some() {
+            std::fs::write(Self::GROUP, "-20").context("raising the priority of this session")?;
+        }
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Greed {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = std::fs::write(Self::GROUP, before);
+        }
     }
 }
 
