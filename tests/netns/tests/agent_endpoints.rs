@@ -2,9 +2,14 @@
 
 mod agent;
 
+use std::time::Duration;
+
 use agent::{Node, Pod, answered, names};
 use anyhow::{Context, Result, ensure};
-use netns::refused;
+use netns::{
+    echo::{What, ask},
+    refused,
+};
 use support::{World, world::address as at};
 
 #[test]
@@ -102,8 +107,12 @@ fn a_bridge_port_is_enforced_for_resolvers_beyond_and_beside_it() -> Result<()> 
     refused(&pod.knock("evil.test", at::EVIL)?)?;
     assert_eq!(world.arrived(at::EVIL, 443)?, 0);
     // Inside the bridge too: a neighbour that nobody allowed is not reached, not by any port.
-    let reached = pod.sh(&format!("ping -c1 -W1 {}", neighbour.v4))?;
-    ensure!(reached.status != 0, "{reached:?}");
+    let ping = |from, patience| ask(from, None, neighbour.v4.parse()?, What::Ping, patience);
+    ensure!(
+        ping(&world.host, Duration::from_secs(8))?,
+        "it answers who may ask"
+    );
+    ensure!(!ping(&pod.netns, Duration::from_millis(500))?);
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! Who may reach whom: every kind of policy, peer, port and protocol, with real packets.
 //!
-//! In:  the rows of `matrix/cases.rs`.
+//! In:  the rows of `matrix/cases/mod.rs`.
 //! Out: for each line the packet's fate, and where it was dropped the side and the reason as the flow
 //!      records tell them; the same from the judge that works offline.
 //! Not here: names (`names.rs`, `agent_policies.rs`).
 
 mod agent;
-#[path = "matrix/cases.rs"]
+#[path = "matrix/cases/mod.rs"]
 mod cases;
 #[path = "matrix/village.rs"]
 mod village;

@@ -189,4 +189,3 @@ pub fn entries(past: &Past) -> Vec<Entry> {
         .chain(past.names.iter().cloned())
         .collect()
 }
-
