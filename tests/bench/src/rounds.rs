@@ -6,7 +6,8 @@
 
 use crate::{options::Options, table::Row};
 
-/// Measures every subject `options.rounds` times. Odd rounds go backwards: nobody is always first.
+/// Measures every subject `options.rounds` times. Each round begins with another subject: nobody
+/// is always first, and nobody is last in one round and first in the next.
 pub(crate) fn take_turns<const N: usize>(
     options: &Options,
     subjects: &[&str],
@@ -20,9 +21,8 @@ pub(crate) fn take_turns<const N: usize>(
     });
     for round in 0..options.rounds {
         let mut order: Vec<(usize, &str)> = subjects.iter().copied().enumerate().collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
+        let first = round.checked_rem(order.len()).unwrap_or(0);
+        order.rotate_left(first);
         for (nth, subject) in order {
             let values = measure(subject)?;
             for (rows, value) in rows.iter_mut().zip(values) {

@@ -17,9 +17,11 @@ pub(super) const NOTHING: &str = "nothing attached";
 pub(super) const NFTABLES: &str = "nftables, ct and a set";
 pub(super) const MINIMAL: &str = "minimal program";
 pub(super) const OURS: &str = "namegate";
-pub(super) const EVERY_EVENT: &str = "namegate, every event";
+/// The same without a budget for events, and without a single event: what telling costs.
+const EVERY_EVENT: &str = "namegate, every event";
+const NO_EVENT: &str = "namegate, no event";
 
-pub(super) const ALL: [&str; 5] = [NOTHING, NFTABLES, MINIMAL, OURS, EVERY_EVENT];
+pub(super) const ALL: [&str; 6] = [NOTHING, NFTABLES, MINIMAL, OURS, EVERY_EVENT, NO_EVENT];
 
 /// Established first, then a set of where new flows may go; everything else of the workload ends.
 const RULES: &str = "
@@ -72,12 +74,12 @@ impl<'a> Subjects<'a> {
                 let _links = node.run(|| self.minimal.attach(HOST_SIDE))??;
                 work()
             }
-            OURS | EVERY_EVENT => {
+            OURS | EVERY_EVENT | NO_EVENT => {
                 let config = Config::default();
-                self.engine.datapath.configure(if subject == OURS {
-                    config
-                } else {
-                    config.with_events(UNLIMITED, UNLIMITED)
+                self.engine.datapath.configure(match subject {
+                    EVERY_EVENT => config.with_events(UNLIMITED, UNLIMITED),
+                    NO_EVENT => config.with_events(0, 0),
+                    _ => config,
                 })?;
                 let attached = node
                     .run(|| self.engine.datapath.attach(HOST_SIDE, Attach::Tcx))?
