@@ -138,6 +138,21 @@ pub struct AgentInfo {
     pub policies_since: Option<Timestamp>,
     /// Bytes the kernel's maps take when all are full.
     pub memory_budget: u64,
+    /// What each of them takes.
+    #[serde(default)]
+    pub maps: Vec<MapBudget>,
+}
+
+/// A map of the kernel, when it is full.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MapBudget {
+    /// Its name.
+    pub map: String,
+    /// Its entries.
+    pub entries: u64,
+    /// Its bytes.
+    pub bytes: u64,
 }
 
 /// An endpoint of an agent.

@@ -93,6 +93,17 @@ pub(crate) fn status(status: &Status) -> String {
             "maps",
             format!("{} MiB when all are full", agent.memory_budget >> 20),
         );
+        for map in &agent.maps {
+            line(
+                "",
+                format!(
+                    "{:<12} {:>9} entries {:>9} KiB",
+                    map.map,
+                    map.entries,
+                    map.bytes >> 10
+                ),
+            );
+        }
     } else {
         line("command", status.command.join(" "));
         line(

@@ -109,6 +109,12 @@ impl Files {
         files
     }
 
+    /// These files and folders from here on; `read` watches them.
+    pub(crate) fn name(&mut self, paths: Vec<PathBuf>, world: Option<PathBuf>) {
+        self.paths = paths;
+        self.world = world;
+    }
+
     /// Why changes are noticed late, if they are.
     pub(crate) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()

@@ -17,7 +17,8 @@ use tokio::{
 
 use crate::{
     api::{
-        AgentInfo, CacheRow, Cleaned, EndpointInfo, EndpointRow, FqdnNames, Rows, Status, Totals,
+        AgentInfo, CacheRow, Cleaned, EndpointInfo, EndpointRow, FqdnNames, MapBudget, Rows,
+        Status, Totals,
     },
     control::Source,
     rows, totals,
@@ -59,6 +60,9 @@ impl Inspector {
         }
         if let Some(problem) = health.watch_problem {
             all.push(format!("policy files cannot be watched: {problem}"));
+        }
+        if let Some(mistake) = health.config_mistake {
+            all.push(format!("the configuration stays as it was: {mistake}"));
         }
         if let Some(reason) = health.trial {
             all.push(format!(
@@ -204,6 +208,17 @@ impl Source for Inspector {
                 problems,
                 endpoints,
                 policies_since,
+                maps: engine
+                    .config
+                    .map_sizes()
+                    .budget(processors)
+                    .into_iter()
+                    .map(|(map, entries, bytes)| MapBudget {
+                        map: map.to_owned(),
+                        entries,
+                        bytes,
+                    })
+                    .collect(),
                 memory_budget: engine.config.map_sizes().memory_budget(processors),
             }),
         }

@@ -148,6 +148,11 @@ fn packets(agent: &Agent, registry: &mut Registry) {
         forwarded,
     );
     registry.register("bytes_forwarded", "Bytes let through, by why", bytes);
+    registry.register(
+        "events_lost",
+        "Events for `observe` that were rationed or found no room",
+        lost,
+    );
     registry.register("packets_dropped", "Packets refused, by reason", dropped);
 }
 
@@ -228,7 +233,7 @@ fn state(agent: &Agent, registry: &mut Registry) {
             "Programs that others had removed from their hook or pushed back there",
             put_right,
         );
-        fill(&engine, registry);
+        fill(agent, &engine, registry);
     }
     registry.register("endpoints", "Configured endpoints, by state", endpoints);
     let health = agent.health().clone();
@@ -258,25 +263,21 @@ fn state(agent: &Agent, registry: &mut Registry) {
     );
 }
 
-/// How full the maps are that can be full.
-fn fill(engine: &super::engine::Engine, registry: &mut Registry) {
+/// How full the maps are that can be full, as it was counted last: counting takes a walk.
+fn fill(agent: &Agent, engine: &super::engine::Engine, registry: &mut Registry) {
     let entries = Family::<Labels, Gauge>::default();
     let capacity = Family::<Labels, Gauge>::default();
     let sizes = engine.config.sizes;
-    let learned = engine.datapath.learned().map(|rows| rows.len());
-    let policy = engine.datapath.policy_entries().map(|rows| rows.len());
-    for (map, used, most) in [
-        ("learned", learned, sizes.learned),
-        ("policy", policy, sizes.policy),
-    ] {
+    let counted = agent.health().entries;
+    for ((map, most), used) in [("learned", sizes.learned), ("policy", sizes.policy)]
+        .into_iter()
+        .zip(counted)
+    {
         let labels = vec![("map", map.to_owned())];
         capacity.get_or_create(&labels).set(i64::from(most));
-        match used {
-            Ok(used) => {
-                let used = i64::try_from(used).unwrap_or(i64::MAX);
-                entries.get_or_create(&labels).set(used);
-            }
-            Err(error) => tracing::warn!(%error, map, "a map cannot be read"),
+        if let Some(used) = used {
+            let used = i64::try_from(used).unwrap_or(i64::MAX);
+            entries.get_or_create(&labels).set(used);
         }
     }
     registry.register("map_entries", "Entries of a kernel map", entries);

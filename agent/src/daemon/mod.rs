@@ -28,7 +28,7 @@ mod workload;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
@@ -78,6 +78,8 @@ pub(crate) struct Agent {
 pub(crate) struct Health {
     /// What is wrong with the policy files; the last good ones are in force.
     pub(crate) policy_mistakes: Vec<String>,
+    /// What is wrong with the configuration file since it was read again.
+    pub(crate) config_mistake: Option<String>,
     /// Why policy files are not watched.
     pub(crate) watch_problem: Option<String>,
     /// When policies were put in force last.
@@ -90,6 +92,8 @@ pub(crate) struct Health {
     pub(crate) trial: Option<String>,
     /// What the shards counted when they were asked last; none when one did not answer.
     pub(crate) shards: Option<Vec<(ShardCounters, Counters)>>,
+    /// How many entries LEARNED and POLICY had when they were counted last.
+    pub(crate) entries: [Option<usize>; 2],
 }
 
 impl Agent {
@@ -132,7 +136,7 @@ pub fn run(path: &Path) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(DaemonError::system("the main loop"))?;
-    runtime.block_on(start::serve(config))
+    runtime.block_on(start::serve(path, config))
 }
 
 /// Lets go of everything that outlives an agent: afterwards nothing is enforced.
@@ -150,6 +154,8 @@ pub fn remove(path: &Path) -> Result<(), DaemonError> {
 
 /// The loop and what it waits for.
 struct Loop {
+    /// The configuration file.
+    path: PathBuf,
     agent: Arc<Agent>,
     watch: Watch,
     network: Network,
@@ -179,7 +185,9 @@ impl Loop {
                     let now = NotifyState::monotonic_usec_now()
                         .map_err(DaemonError::system("the clock"))?;
                     service::tell(&[NotifyState::Reloading, now]);
+                    self.read_config();
                     self.read_policies().await;
+                    self.look().await;
                     self.mend_steering().await;
                     service::tell(&[NotifyState::Ready]);
                 }
@@ -198,6 +206,32 @@ impl Loop {
                     drop(ready);
                     tokio::task::yield_now().await;
                 }
+            }
+        }
+    }
+
+    /// Reads the configuration again. A bad file changes nothing and is told.
+    fn read_config(&mut self) {
+        let read = Config::load(&self.path).map_err(DaemonError::from);
+        let taken = read.and_then(|config| {
+            self.files
+                .name(config.policies.clone(), config.world.clone());
+            self.agent.engine().reconfigure(config)
+        });
+        let mut health = self.agent.health();
+        match taken {
+            Ok(late) => {
+                health.config_mistake = None;
+                if late.is_empty() {
+                    tracing::info!("configuration read again");
+                } else {
+                    let settings = late.join(", ");
+                    tracing::warn!(settings, "configuration read again; these take a restart");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration stays as it was");
+                health.config_mistake = Some(error.to_string());
             }
         }
     }
@@ -251,7 +285,8 @@ impl Loop {
         let began = time::Instant::now();
         {
             let mut engine = self.agent.engine();
-            if engine.has_policies() && *engine.content() == content {
+            let same = engine.has_policies() && *engine.content() == content;
+            if same && !engine.reconfigured {
                 return Ok(false);
             }
             warn_about(&content.policies);
@@ -261,7 +296,12 @@ impl Loop {
         // shard's answer to anything shows that it did.
         self.tell().await;
         self.ask_shards().await?;
-        let committed = self.agent.engine().commit();
+        let committed = {
+            let mut engine = self.agent.engine();
+            let committed = engine.commit();
+            engine.reconfigured &= committed.is_err();
+            committed
+        };
         if committed.is_err() {
             self.tell().await;
         }
@@ -350,7 +390,8 @@ impl Loop {
                 !health.policy_mistakes.is_empty(),
             )
         };
-        if unwatched || bad {
+        let behind = self.agent.engine().reconfigured;
+        if unwatched || bad || behind {
             self.read_policies().await;
         }
         let journal = self.agent.engine().journal();
@@ -359,6 +400,7 @@ impl Loop {
         }
         if self.ticks.is_multiple_of(COLLECT) {
             self.mend_steering().await;
+            self.count_entries();
             let collected = self.agent.engine().datapath.collect_identities();
             match collected {
                 Ok(0) => {}
@@ -367,6 +409,22 @@ impl Loop {
             }
         }
         self.ask_shards().await
+    }
+
+    /// Counts what is costly to count, so that nobody who reads metrics has to.
+    fn count_entries(&self) {
+        let counted = {
+            let engine = self.agent.engine();
+            [
+                engine.datapath.learned().map(|rows| rows.len()),
+                engine.datapath.policy_entries().map(|rows| rows.len()),
+            ]
+        };
+        self.agent.health().entries = counted.map(|count| {
+            count
+                .inspect_err(|error| tracing::warn!(%error, "a map cannot be read"))
+                .ok()
+        });
     }
 
     /// A firewall that was reloaded has lost our rules.

@@ -8,6 +8,7 @@
 //! DNS proxy → policies → interfaces. Nothing is steered before somebody listens.
 
 use std::{
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -47,7 +48,7 @@ const RECORDS: usize = 65_536;
 const LANE_BYTES: usize = 1 << 20;
 
 /// Sets up, serves, takes down.
-pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
+pub(super) async fn serve(path: &Path, config: Arc<Config>) -> Result<(), DaemonError> {
     let control = Control::bind(&config.socket).map_err(|source| DaemonError::File {
         path: config.socket.clone(),
         source,
@@ -83,6 +84,7 @@ pub(super) async fn serve(config: Arc<Config>) -> Result<(), DaemonError> {
     let (_socket, server) = control.serve(Arc::new(Inspector(Arc::clone(&agent))));
     let server = tokio::spawn(server);
     let mut following = Loop {
+        path: path.to_owned(),
         agent: Arc::clone(&agent),
         watch,
         network,
@@ -128,6 +130,7 @@ async fn follow(following: &mut Loop, config: &Config) -> Result<(), DaemonError
     following.look().await;
     following.ask_shards().await?;
     following.try_steering().await;
+    following.count_entries();
     agent.health().ready = true;
     service::tell(&[NotifyState::Ready]);
     tracing::info!(socket = %config.socket.display(), "ready");
@@ -143,6 +146,9 @@ fn engine(
         .ok()
         .and_then(|count| u32::try_from(count.get()).ok())
         .unwrap_or(1);
+    for (map, entries, bytes) in sizes.budget(processors) {
+        tracing::info!(map, entries, bytes, "memory when full");
+    }
     tracing::info!(
         bytes = sizes.memory_budget(processors),
         "memory of the kernel's maps when all are full"

@@ -97,17 +97,38 @@ impl Sizes {
     /// Bytes of kernel memory when every map is full, within a few per cent.
     #[must_use]
     pub fn memory_budget(&self, processors: u32) -> u64 {
-        let hash = |entries: u32, key: u64, value: u64| u64::from(entries) * (key + value + HASH);
-        let trie = |entries: u32, key: u64, value: u64| u64::from(entries) * (key + value + TRIE);
-        let of_each = hash(self.flows, 24, 64) + hash(self.datagrams, 40, 16);
-        hash(self.endpoints, 8, 88)
-            + hash(self.addresses, 16, 8)
-            + trie(self.prefixes, 16, 8)
-            + hash(self.learned, 24, 64)
-            + trie(self.policy, 12, 12)
-            + u64::from(self.endpoints) * (of_each + 16)
-            + u64::from(self.ring_bytes())
-            + u64::from(processors) * u64::from(metric::ENTRIES) * 16
+        let maps = self.budget(processors);
+        maps.iter().map(|(.., bytes)| bytes).sum()
+    }
+
+    /// Name, entries and bytes of each map when it is full.
+    #[must_use]
+    pub fn budget(&self, processors: u32) -> [(&'static str, u64, u64); 9] {
+        let hash = |entries: u64, key: u64, value: u64| entries * (key + value + HASH);
+        let trie = |entries: u64, key: u64, value: u64| entries * (key + value + TRIE);
+        let of = u64::from;
+        let endpoints = of(self.endpoints);
+        let (flows, datagrams) = (endpoints * of(self.flows), endpoints * of(self.datagrams));
+        let counters = of(metric::ENTRIES);
+        [
+            ("ENDPOINTS", endpoints, hash(endpoints, 8, 88)),
+            (
+                "IPCACHE",
+                of(self.addresses),
+                hash(of(self.addresses), 16, 8),
+            ),
+            (
+                "IPCACHE_LPM",
+                of(self.prefixes),
+                trie(of(self.prefixes), 16, 8),
+            ),
+            ("LEARNED", of(self.learned), hash(of(self.learned), 24, 64)),
+            ("POLICY", of(self.policy), trie(of(self.policy), 12, 12)),
+            ("CT", flows, hash(flows, 24, 64) + endpoints * 8),
+            ("FRAGS", datagrams, hash(datagrams, 40, 16) + endpoints * 8),
+            ("EVENTS", 1, of(self.ring_bytes())),
+            ("METRICS", counters, of(processors) * counters * 16),
+        ]
     }
 }
 

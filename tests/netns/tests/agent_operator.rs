@@ -171,6 +171,11 @@ fn metrics_and_health_have_a_port_of_their_own() -> Result<()> {
     ensure!(value("namegate_dns_queries_total{result=\"answered\"}")? >= 1.0);
     ensure!(value("namegate_policy_load_failures_total")? == 0.0);
     ensure!(value("namegate_policies ")? == 1.0);
+    ensure!(value("namegate_dns_steered ")? == 1.0);
+    ensure!(value("namegate_policy_stale ")? == 0.0);
+    ensure!(value("namegate_map_capacity{map=\"learned\"}")? == 131_072.0);
+    ensure!(value("namegate_map_entries{map=\"policy\"}")? >= 1.0);
+    ensure!(value("namegate_events_lost_total{what=\"eventlost\"}")? == 0.0);
     ensure!(text.trim_end().contains("# EOF"), "{text}");
     node.policy("bad.yaml", "kind: [")?;
     support::until(
@@ -178,8 +183,9 @@ fn metrics_and_health_have_a_port_of_their_own() -> Result<()> {
         "the failure in the metrics",
         || {
             let text = fetch("metrics").ok()?.stdout;
-            text.contains("namegate_policy_load_failures_total 1")
-                .then_some(())
+            (text.contains("namegate_policy_load_failures_total 1")
+                && text.contains("namegate_policy_stale 1"))
+            .then_some(())
         },
     )?;
     // Healthy still: the last good policies are in force.

@@ -88,6 +88,18 @@ fn the_cache_lists_endpoint_source_name_ttl_expiry_and_addresses() -> Result<()>
         wrong.status != 0 && wrong.stderr.contains("%%"),
         "{wrong:?}"
     );
+    let cleaned = client.json(&["fqdn", "cache", "clean", "-p", "api.example.test"])?;
+    assert_eq!(cleaned, serde_json::json!({"names": 1, "addresses": 1}));
+    let left = client.json(&["fqdn", "cache", "list", "-p", "api.*.test"])?;
+    assert_eq!(left, serde_json::json!([]));
+    ensure!(
+        pod.sh(&knock(
+            "-4 --resolve api.example.test:443:203.0.113.11 https://api.example.test/"
+        ))?
+        .status
+            != 0,
+        "forgotten is closed"
+    );
     pod.finish()?.expect(0)?;
     Ok(())
 }
@@ -205,6 +217,11 @@ fn observe_prints_one_line_per_verdict_with_names_and_reasons() -> Result<()> {
     ensure!(
         !only.is_empty() && only.iter().all(|flow| text(flow, "verdict") == "DROPPED"),
         "{only:?}"
+    );
+    let yaml = client.text(&["observe", "--last", "200", "-o", "yaml"])?;
+    ensure!(
+        yaml.starts_with("---\n") && yaml.contains("verdict: DROPPED"),
+        "{yaml}"
     );
     let compact = client.text(&["observe", "--last", "200"])?;
     ensure!(

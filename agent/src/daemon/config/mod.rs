@@ -111,6 +111,23 @@ impl Config {
         })
     }
 
+    /// The settings that differ and are only looked at when the agent starts.
+    pub(crate) fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
+        [
+            ("enforcement", self.enforcement != running.enforcement),
+            ("attach", self.attach != running.attach),
+            ("socket", self.socket != running.socket),
+            ("metrics", self.metrics != running.metrics),
+            ("state", self.state != running.state),
+            ("steering", self.steering != running.steering),
+            ("sizes", self.sizes != running.sizes),
+            ("limits", self.limits != running.limits),
+        ]
+        .into_iter()
+        .filter_map(|(setting, differs)| differs.then_some(setting))
+        .collect()
+    }
+
     /// Capacities of the maps: one endpoint more than configured, for trials.
     pub(crate) fn map_sizes(&self) -> Sizes {
         let sizes = Sizes::from(self.sizes);
@@ -136,7 +153,11 @@ impl Config {
 
     /// The programs' settings.
     pub(crate) fn datapath(&self) -> DatapathConfig {
-        let burst = self.limits.events_per_second.saturating_mul(2);
+        let per_second = self.limits.events_per_second;
+        let burst = self
+            .limits
+            .event_burst
+            .unwrap_or_else(|| per_second.saturating_mul(2));
         DatapathConfig::new(
             self.steering.marks(),
             self.steering.port,

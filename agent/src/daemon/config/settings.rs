@@ -195,6 +195,8 @@ pub(crate) struct LimitsConfig {
     pub(crate) addresses: Option<u32>,
     /// Events a second and endpoint.
     pub(crate) events_per_second: u32,
+    /// Events of an endpoint at once; none for those of two seconds.
+    pub(crate) event_burst: Option<u32>,
     /// Refuse private addresses from DNS too.
     pub(crate) withhold_private: bool,
 }
@@ -210,6 +212,7 @@ impl Default for LimitsConfig {
             names: dns.limits.names_per_endpoint,
             addresses: None,
             events_per_second: 1000,
+            event_burst: None,
             withhold_private: false,
         }
     }

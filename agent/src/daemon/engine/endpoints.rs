@@ -176,7 +176,7 @@ impl Engine {
     }
 
     /// Takes an endpoint out of the kernel, with everything it learned.
-    fn vacate(&mut self, workload: &mut Workload) -> bool {
+    pub(super) fn vacate(&mut self, workload: &mut Workload) -> bool {
         let Some(enforced) = workload.enforced.take() else {
             return false;
         };

@@ -10,6 +10,7 @@
 mod attachments;
 mod endpoints;
 mod policies;
+mod reconfigure;
 mod records;
 
 use std::{
@@ -80,6 +81,8 @@ pub(crate) struct Engine {
     /// What a predecessor left in pinned maps and nobody goes on with yet.
     pub(super) heritage: Option<Heritage>,
     journal: Arc<Journal>,
+    /// Endpoints have changed since policies were compiled for them.
+    pub(super) reconfigured: bool,
     /// Somebody who only asks whether steering works.
     pub(super) trial: Option<EndpointSnapshot>,
     pub(super) next_endpoint: u32,
@@ -146,6 +149,7 @@ impl Engine {
             put_right: 0,
             heritage: Some(Heritage { adopted, past }),
             journal,
+            reconfigured: false,
             trial: None,
             next_endpoint,
             next_policy,
