@@ -40,5 +40,5 @@ fn sound(event: &Event, data: &[u8]) -> bool {
         && reason_fits
         && (direction == 1 || direction == 2)
         && match_type <= 6
-        && shadow <= 5
+        && shadow <= 6
 }

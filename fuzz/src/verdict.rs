@@ -47,7 +47,7 @@ pub fn verdict_vs_reference(data: &[u8]) {
         let all = [&ids[..], &[identity]].concat();
         let want = naive::verdict(&entries, deny_by_default, &all, protocol, port);
         let context = || format!("{ask:?} {peers:?}: {want:?} but {got:?}\n{entries:?}");
-        assert_eq!(decision(got.action), want.decision, "{}", context());
+        assert!(want.admits(decision(got.action)), "{}", context());
         assert_eq!(got.match_type as u8, want.match_type, "{}", context());
         if want.unique {
             assert_eq!(got.rule_set, want.tag, "{}", context());

@@ -102,7 +102,10 @@ fn mistakes_of_flows_name_file_line_field_and_cause() {
 fn mistakes_of_worlds_name_file_line_field_and_cause() {
     let pods = "endpoints:\n- {name: a, namespace: ci, ips: [10.0.0.1]}\n- {name: b, namespace: ci, ips: [10.0.0.2]}\n";
     for (world, expected) in [
-        ("nodes: []\n", "world.yaml:1:1: missing field `endpoints`"),
+        (
+            "endpoints: [{namespace: ci}]\n",
+            "world.yaml:1:14: endpoints[0]: missing field `name`",
+        ),
         (
             "endpoints: [{name: a, namespace: ci, ips: [10.0.0.256]}]\n",
             "world.yaml:1:44: endpoints[0].ips[0]: `10.0.0.256` is not an IP address",

@@ -4,9 +4,9 @@
 //! Out: [`Judgement`].
 //! Not here: finding the identities, connection tracking (`path`).
 //!
-//! Higher precedence wins, then deny, then the more specific protocol and port, then the peer
-//! over the wildcard. Nothing found is the direction's default; so is an entry that refuses, which
-//! says what nobody wrote.
+//! Higher precedence wins, then deny (of all or of some backends), then the more specific protocol
+//! and port, then the peer over the wildcard. Nothing found is the direction's default; so is an
+//! entry that refuses, which says what nobody wrote.
 
 use crate::{
     Direction,
@@ -165,7 +165,7 @@ fn weigh(rules: &impl Rules, ask: &Ask, identity: u32, best: &mut Best) {
 #[inline(always)]
 const fn rank(entry: &PolicyEntry, identity: u32) -> u64 {
     (entry.precedence() as u64) << 16
-        | (matches!(entry.action(), Action::Deny) as u64) << 15
+        | (matches!(entry.action(), Action::Deny | Action::Mixed) as u64) << 15
         | (entry.l4_bits().get() as u64 & 0x1f) << 2
         | ((identity != ANY_PEER) as u64) << 1
         | 1

@@ -87,7 +87,16 @@ pub struct Verdict {
     pub unique: bool,
 }
 
-/// Decides: precedence, then deny, then the more specific ports, then the peer over the wildcard.
+impl Verdict {
+    /// Whether a datapath that does `decision` is right. Of equal entries of several identities
+    /// either may decide, a refusal of all or of some backends.
+    pub fn admits(&self, decision: Decision) -> bool {
+        let refuses = |d| matches!(d, Decision::Deny | Decision::Mixed);
+        decision == self.decision || !self.unique && refuses(decision) && refuses(self.decision)
+    }
+}
+
+/// Decides: precedence, then deny (of all or of some backends), then the more specific ports, then the peer over the wildcard.
 pub fn verdict(
     entries: &[Entry],
     deny_by_default: bool,
@@ -98,7 +107,7 @@ pub fn verdict(
     let weight = |e: &Entry| {
         (
             e.precedence,
-            e.decision == Decision::Deny,
+            matches!(e.decision, Decision::Deny | Decision::Mixed),
             e.specificity(),
             e.identity.is_some(),
         )
