@@ -2,6 +2,8 @@
 
 mod agent;
 
+use std::io::ErrorKind;
+
 use agent::{Node, Pod, answered, names};
 use anyhow::{Context, Result, ensure};
 use netns::refused;
@@ -205,9 +207,13 @@ fn a_service_manager_hears_of_readiness_and_life() -> Result<()> {
     manager.set_read_timeout(Some(std::time::Duration::from_secs(20)))?;
     let next = || -> Result<String> {
         let mut room = [0; 512];
-        let len = manager
-            .recv(&mut room)
-            .context("a message to the service manager")?;
+        let len = loop {
+            match manager.recv(&mut room) {
+                // With a timeout the kernel leaves it to us to begin again.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.context("a message to the service manager")?,
+            }
+        };
         Ok(String::from_utf8_lossy(room.get(..len).unwrap_or_default()).into_owned())
     };
     node.launch_with(&[
