@@ -103,9 +103,9 @@ impl Recorder {
         self.subject = subject;
     }
 
-    /// What records are told with.
-    pub(crate) const fn subject(&self) -> &Subject {
-        &self.subject
+    /// Addresses have changed hands: what comes is told by this book.
+    pub(crate) fn look_up_in(&mut self, book: Arc<AddressBook>) {
+        self.subject.book = book;
     }
 
     /// A panic elsewhere leaves it whole: every record is added in one step.

@@ -200,13 +200,7 @@ impl Observed {
         }
         let book = &self.surroundings.book;
         self.inspector.datapath().ipcache(book)?;
-        let mut recorder = self.inspector.recorder();
-        let subject = Subject {
-            book: Arc::new(book.clone()),
-            ..recorder.subject().clone()
-        };
-        recorder.update(subject);
-        drop(recorder);
+        self.inspector.recorder().look_up_in(Arc::new(book.clone()));
         let snapshot = self.surroundings.snapshot(&self.world);
         let told = self
             .inspector
