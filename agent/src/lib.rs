@@ -11,6 +11,7 @@ mod control;
 pub mod daemon;
 pub mod facts;
 mod hint;
+mod lists;
 pub mod offline;
 pub mod pod;
 pub mod policies;

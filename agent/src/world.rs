@@ -46,6 +46,10 @@ pub(crate) struct World {
     pub(crate) labels: LabelSet,
     /// What it may do.
     pub(crate) policies: Layered,
+    /// The numbers of label sets.
+    pub(crate) ids: LabelIdentities,
+    /// The numbers of selectors.
+    pub(crate) selectors: SelectorTable,
     resolver: IdentityId,
     view: View,
 }
@@ -105,6 +109,7 @@ impl World {
             numbers.insert(prefix, locals.cidr(prefix)?);
         }
         let view = View::new(&universe, universe.local, &ids, &numbers, &groups);
+        let mut selectors = SelectorTable::default();
         let mut policies = compile_layered(
             &CompileInput {
                 policies: &given.policies,
@@ -115,7 +120,7 @@ impl World {
                 steer_dns: true,
             },
             &view.around,
-            &mut SelectorTable::default(),
+            &mut selectors,
         )?;
         // Nobody has a reason to open a connection to a command unless a policy says so. Without this,
         // a stale connection of the host's conntrack could reach whoever got its old address.
@@ -126,6 +131,8 @@ impl World {
             pod,
             labels,
             policies,
+            ids,
+            selectors,
             resolver,
             view,
         })

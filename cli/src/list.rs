@@ -1,4 +1,4 @@
-//! Lists of an agent: `identity`, `endpoint`, `policy get`, `bpf`.
+//! Lists of an enforcer: `identity`, `endpoint`, `policy get`, `bpf`.
 //!
 //! In:  rows of the control socket.
 //! Out: a table, or objects as JSON and YAML; for `get` one row, a line per column.

@@ -21,10 +21,11 @@ use crate::{
         Status, Totals,
     },
     control::Source,
+    lists::{self, Known, Restricted},
     rows, totals,
 };
 
-use super::{Agent, PATIENCE, engine::Engine, lists, workload::Workload};
+use super::{Agent, PATIENCE, engine::Engine, workload::Workload};
 
 /// Reads what there is to know about an agent.
 #[derive(Debug)]
@@ -290,6 +291,20 @@ impl Source for Inspector {
     }
 
     fn list(&self, what: &str) -> Option<Rows> {
-        lists::rows(&self.0.engine(), what)
+        let engine = self.0.engine();
+        let restricted = |workload: &Workload| Restricted {
+            row: endpoint_row(&engine, workload),
+            audit: workload.config.audit,
+            policies: engine.policies_of(workload),
+        };
+        let known = Known {
+            datapath: &engine.datapath,
+            clock: engine.clock,
+            labels: engine.catalog.labels(),
+            locals: engine.catalog.shared_locals(),
+            selectors: engine.catalog.selectors(),
+            endpoints: engine.workloads.values().map(restricted).collect(),
+        };
+        lists::rows(&known, what)
     }
 }

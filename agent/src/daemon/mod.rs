@@ -17,7 +17,6 @@ mod heritage;
 mod inspector;
 pub mod journal;
 mod links;
-mod lists;
 mod metrics;
 mod network;
 mod obstacles;

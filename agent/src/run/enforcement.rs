@@ -40,6 +40,10 @@ const RECORDS: usize = 16_384;
 /// Everything that enforces.
 pub(crate) struct Enforcement {
     pub(crate) datapath: Datapath,
+    /// What numbers of prefixes and selector sets stand for.
+    pub(crate) locals: Arc<Mutex<LocalIdentities>>,
+    /// The interface towards the pod, in the gateway's namespace.
+    pub(crate) interface: String,
     pub(crate) attached: Attached,
     pub(crate) shard: ShardThread,
     pub(crate) records: mpsc::Receiver<QueryRecord>,
@@ -70,7 +74,8 @@ impl Enforcement {
             learned: spec.limits.addresses.max(1),
             ..Sizes::for_one_workload()
         };
-        let mut datapath = Datapath::load(&sizes, &config, Arc::new(Mutex::new(locals)))?;
+        let locals = Arc::new(Mutex::new(locals));
+        let mut datapath = Datapath::load(&sizes, &config, Arc::clone(&locals))?;
         datapath.ipcache(&surroundings.book)?;
         let Layered { whole, enforced } = &world.policies;
         datapath.set_policy(POLICY, whole)?;
@@ -93,17 +98,18 @@ impl Enforcement {
         datapath.set_endpoint(pod.gateway_ifindex(), &endpoint)?;
         let ifindex = pod.gateway_ifindex();
         // Everything attached or bound here belongs to the gateway's namespace.
-        let (attached, listeners) = pod.in_gateway(|| -> Result<_, RunError> {
+        let (interface, attached, listeners) = pod.in_gateway(|| -> Result<_, RunError> {
             let interface = nix::net::if_::if_indextoname(ifindex)
                 .map_err(|error| RunError::system("the pod's interface")(error.into()))?;
-            let attached = datapath.attach(&interface.to_string_lossy(), spec.attach)?;
+            let interface = interface.to_string_lossy().into_owned();
+            let attached = datapath.attach(&interface, spec.attach)?;
             steering.install()?;
             let listeners = Listeners::open(&ListenerSpec {
                 mark: marks.from_proxy,
                 ..ListenerSpec::new([PORT_BASE])
             })
             .map_err(RunError::system("the DNS proxy's sockets"))?;
-            Ok((attached, listeners))
+            Ok((interface, attached, listeners))
         })??;
         // Made on this thread, so upstream sockets belong to the host's namespace.
         let upstreams = Upstreams::new(
@@ -144,6 +150,8 @@ impl Enforcement {
         }
         Ok(Self {
             datapath,
+            locals,
+            interface,
             attached,
             shard,
             records,

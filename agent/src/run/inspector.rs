@@ -12,16 +12,20 @@ use std::sync::{
 use dnsproxy::ControlMsg;
 use flows::{Filter, FlowRecord};
 use fqdn_ebpf_loader::Datapath;
-use identity::EndpointId;
+use identity::{EndpointId, LocalIdentities};
 use jiff::Timestamp;
-use policy::{compiled::EndpointPolicy, fqdn::Pattern};
+use policy::fqdn::Pattern;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    api::{CacheRow, Cleaned, EndpointInfo, FqdnNames, LearnedName, Status, Totals},
+    api::{
+        CacheRow, Cleaned, EndpointInfo, EndpointRow, FqdnNames, LearnedName, Rows, Status, Totals,
+    },
     control::Source,
+    lists::{self, Known, Restricted},
     recorder::{Recorder, WallClock},
     rows, totals,
+    world::World,
 };
 
 /// Reads what there is to know about a run, from any thread.
@@ -30,7 +34,9 @@ pub(crate) struct Inspector {
     pub(crate) shard: mpsc::Sender<ControlMsg>,
     pub(crate) datapath: Mutex<Datapath>,
     pub(crate) lost_records: Arc<AtomicU64>,
-    pub(crate) policy: Arc<EndpointPolicy>,
+    pub(crate) world: Arc<World>,
+    /// What numbers of prefixes and selector sets stand for.
+    pub(crate) locals: Arc<Mutex<LocalIdentities>>,
     pub(crate) clock: WallClock,
     pub(crate) facts: Facts,
 }
@@ -42,9 +48,31 @@ pub(crate) struct Facts {
     pub(crate) audit: bool,
     pub(crate) since: Timestamp,
     pub(crate) endpoint: EndpointInfo,
+    pub(crate) interface: String,
     pub(crate) policies: Vec<String>,
     pub(crate) resolvers: Vec<String>,
     pub(crate) attachment: String,
+}
+
+impl Facts {
+    const fn mode(&self) -> &'static str {
+        if self.audit { "audit" } else { "enforcing" }
+    }
+
+    /// The command as one endpoint among others.
+    fn row(&self) -> EndpointRow {
+        EndpointRow {
+            id: Some(self.endpoint.id),
+            interface: self.interface.clone(),
+            state: self.mode().to_owned(),
+            reason: String::new(),
+            identity: self.endpoint.identity,
+            labels: self.endpoint.labels.clone(),
+            addresses: self.endpoint.addresses.clone(),
+            attachment: self.attachment.clone(),
+            policies: self.policies.clone(),
+        }
+    }
 }
 
 impl Inspector {
@@ -89,7 +117,7 @@ impl Inspector {
     pub(crate) fn learned(&self, rows: Vec<CacheRow>) -> Vec<LearnedName> {
         rows.into_iter()
             .map(|row| LearnedName {
-                selectors: rows::selectors_of(&self.policy, &row.fqdn),
+                selectors: rows::selectors_of(&self.world.policies.whole, &row.fqdn),
                 fqdn: row.fqdn,
                 ips: row.ips,
                 ttl: row.ttl,
@@ -105,8 +133,8 @@ impl Source for Inspector {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            mode: facts.mode().to_owned(),
             command: facts.command,
-            mode: if facts.audit { "audit" } else { "enforcing" }.to_owned(),
             since: facts.since,
             endpoint: facts.endpoint,
             policies: facts.policies,
@@ -139,7 +167,8 @@ impl Source for Inspector {
 
     async fn names(&self) -> FqdnNames {
         let rows = self.rows().await;
-        rows::names([&*self.policy], &rows, |_| Some(&self.policy))
+        let policy = &*self.world.policies.whole;
+        rows::names([policy], &rows, |_| Some(policy))
     }
 
     fn records(
@@ -149,5 +178,21 @@ impl Source for Inspector {
         follow: bool,
     ) -> (Vec<FlowRecord>, Option<mpsc::Receiver<Arc<FlowRecord>>>) {
         self.recorder().records(last, filter, follow)
+    }
+
+    fn list(&self, what: &str) -> Option<Rows> {
+        let known = Known {
+            datapath: &self.datapath(),
+            clock: self.clock,
+            labels: &self.world.ids,
+            locals: Arc::clone(&self.locals),
+            selectors: &self.world.selectors,
+            endpoints: vec![Restricted {
+                row: self.facts.row(),
+                audit: self.facts.audit,
+                policies: Some(self.world.policies.clone()),
+            }],
+        };
+        lists::rows(&known, what)
     }
 }

@@ -46,12 +46,15 @@ pub(crate) fn session(
         .map_err(RunError::system("the main loop"))?;
     let Enforcement {
         mut datapath,
+        locals,
+        interface,
         attached,
         shard,
         records,
         lost_records,
         surroundings,
     } = enforcement;
+    let world = Arc::new(world);
     let clock = WallClock::new(Timestamp::now(), dnsproxy::now());
     let endpoint = EndpointInfo {
         id: ENDPOINT.get(),
@@ -70,6 +73,7 @@ pub(crate) fn session(
         audit: spec.audit,
         since: Timestamp::now(),
         endpoint: endpoint.clone(),
+        interface,
         policies: select::selecting(&spec.given.policies, &world.labels, cluster)
             .iter()
             .map(|policy| policy.reference.to_string())
@@ -101,7 +105,8 @@ pub(crate) fn session(
         shard: shard.control.clone(),
         datapath: Mutex::new(datapath),
         lost_records,
-        policy: Arc::clone(&world.policies.whole),
+        world: Arc::clone(&world),
+        locals,
         clock,
         facts: facts.clone(),
     });
@@ -152,7 +157,7 @@ struct Observed {
     events: Events,
     records: mpsc::Receiver<QueryRecord>,
     surroundings: Surroundings,
-    world: World,
+    world: Arc<World>,
 }
 
 impl Observed {

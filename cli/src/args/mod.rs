@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Who is who: labels, prefixes and name selectors behind the numbers.
     #[command(subcommand)]
     Identity(List),
-    /// The workloads of an agent.
+    /// The workloads that are restricted.
     #[command(subcommand)]
     Endpoint(List),
     /// What is in the kernel's maps.
@@ -158,7 +158,7 @@ pub(crate) enum Source {
     Connection,
 }
 
-/// Rows of an agent.
+/// Rows of an enforcer.
 #[derive(Debug, Subcommand)]
 pub(crate) enum List {
     /// All of them.

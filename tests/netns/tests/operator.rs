@@ -105,6 +105,73 @@ fn the_cache_lists_endpoint_source_name_ttl_expiry_and_addresses() -> Result<()>
 }
 
 #[test]
+fn a_run_lists_who_is_who_and_what_is_in_the_kernel_as_an_agent_does() -> Result<()> {
+    let world = World::new()?;
+    let mut pod = world.run_with_dns()?.allow("example.test").shell()?;
+    pod.ok(&dig("+short example.test A"))?;
+    answered_by(&pod.sh(&get("-4 https://example.test/"))?, at::EXAMPLE)?;
+    let client = pod.client(&world.host);
+    let rows = |words: &[&str]| -> Result<Vec<Value>> {
+        let list = client.json(words)?;
+        Ok(list.as_array().context("a list")?.clone())
+    };
+    let endpoints = rows(&["endpoint", "list"])?;
+    assert_eq!(endpoints.len(), 1, "{endpoints:?}");
+    let one = client.json(&["endpoint", "get", "1"])?;
+    assert_eq!(text(&one, "State"), "enforcing");
+    ensure!(
+        text(&one, "Policies").contains("CiliumNetworkPolicy"),
+        "{one}"
+    );
+    let number = one.get("Identity").context("an identity")?.to_string();
+    let identity = client.text(&["identity", "get", &number])?;
+    ensure!(
+        identity.contains("k8s:io.kubernetes.pod.namespace="),
+        "{identity}"
+    );
+    let identities = rows(&["identity", "list"])?;
+    let learned = rows(&["bpf", "learned", "list"])?;
+    let row = learned
+        .iter()
+        .find(|row| text(row, "Address") == at::EXAMPLE)
+        .with_context(|| format!("{learned:?}"))?;
+    let who = identities
+        .iter()
+        .find(|who| who.get("Identity") == row.get("Identity"))
+        .context("the identity behind the address")?;
+    assert_eq!(text(who, "Labels"), "fqdn:example.test");
+    let policy = client.text(&["policy", "get", "1"])?;
+    ensure!(
+        policy.contains("fqdn:example.test") && policy.contains("Deny (default)"),
+        "{policy}"
+    );
+    ensure!(
+        rows(&["bpf", "ct", "list"])?
+            .iter()
+            .any(|row| text(row, "Peer") == at::EXAMPLE),
+        "the connection"
+    );
+    let ipcache = client.text(&["bpf", "ipcache", "list"])?;
+    ensure!(
+        ipcache.contains("reserved:host") && ipcache.contains("kube-dns"),
+        "{ipcache}"
+    );
+    ensure!(
+        client
+            .text(&["bpf", "policy", "list"])?
+            .contains("RedirectDns")
+    );
+    ensure!(
+        client
+            .text(&["bpf", "metrics", "list", "-o", "yaml"])?
+            .contains("What: Established")
+    );
+    ensure!(client.output(&["identity", "get", "nobody"])?.status != 0);
+    pod.finish()?.expect(0)?;
+    Ok(())
+}
+
+#[test]
 fn the_selectors_in_force_are_listed_with_what_they_match() -> Result<()> {
     let world = World::new()?;
     let mut pod = world

@@ -1,35 +1,62 @@
-//! Lists for operators: identities, endpoints' policies, the kernel's maps.
+//! Lists for operators: identities, endpoints and their policies, the kernel's maps.
 //!
-//! In:  the engine.
+//! In:  [`Known`]: what an agent or a run knows at this moment.
 //! Out: [`Rows`].
-//! Not here: tables (`cli`), what is asked of the DNS proxy (`inspector`).
+//! Not here: tables (`cli`), what is asked of the DNS proxy (`rows`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fqdn_ebpf_loader::{Direction, MapError, Passed};
-use identity::{IdentityId, LocalIdentity, reserved};
+use fqdn_ebpf_loader::{Datapath, Direction, MapError, Passed};
+use identity::{EndpointId, IdentityId, LabelIdentities, LocalIdentities, LocalIdentity, reserved};
 use policy::{
+    compile::SelectorTable,
     compiled::{self, EndpointPolicy, Entry, Layered, Peer},
-    select,
 };
 use serde_json::{Value, json};
 
-use crate::api::Rows;
+use crate::{
+    api::{EndpointRow, Rows},
+    recorder::WallClock,
+};
 
-use super::engine::Engine;
+/// Where lists come from.
+pub(crate) struct Known<'a> {
+    pub(crate) datapath: &'a Datapath,
+    pub(crate) clock: WallClock,
+    pub(crate) labels: &'a LabelIdentities,
+    /// Locked for as long as one look takes: answers wait for it.
+    pub(crate) locals: Arc<Mutex<LocalIdentities>>,
+    pub(crate) selectors: &'a SelectorTable,
+    pub(crate) endpoints: Vec<Restricted>,
+}
+
+impl Known<'_> {
+    /// A panic elsewhere leaves the table whole: a number is entered in one step.
+    fn locals(&self) -> MutexGuard<'_, LocalIdentities> {
+        self.locals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A workload and what is in force for it.
+pub(crate) struct Restricted {
+    pub(crate) row: EndpointRow,
+    /// Nothing is refused it, all of it is told.
+    pub(crate) audit: bool,
+    pub(crate) policies: Option<Layered>,
+}
 
 /// The rows of one kind; none when there is no such kind. A map that cannot be read has no rows,
 /// and the log says why.
-pub(crate) fn rows(engine: &Engine, what: &str) -> Option<Rows> {
+pub(crate) fn rows(known: &Known<'_>, what: &str) -> Option<Rows> {
     let rows = match what {
-        "identities" => Ok(identities(engine)),
-        "endpoints" => Ok(endpoints(engine)),
-        "policy" => Ok(policy(engine)),
-        "bpf-learned" => learned(engine),
-        "bpf-policy" => policy_map(engine),
-        "bpf-ct" => flows(engine),
-        "bpf-ipcache" => addresses(engine),
-        "bpf-metrics" => metrics(engine),
+        "identities" => Ok(identities(known)),
+        "endpoints" => Ok(endpoints(known)),
+        "policy" => Ok(policy(known)),
+        "bpf-learned" => learned(known),
+        "bpf-policy" => policy_map(known),
+        "bpf-ct" => flows(known),
+        "bpf-ipcache" => addresses(known),
+        "bpf-metrics" => metrics(known),
         _ => return None,
     };
     Some(rows.unwrap_or_else(|error| {
@@ -45,22 +72,21 @@ fn table(columns: &[&str], rows: Vec<Vec<Value>>) -> Rows {
     }
 }
 
-fn identities(engine: &Engine) -> Rows {
+fn identities(known: &Known<'_>) -> Rows {
     let reserved = (1..=10)
         .map(IdentityId::from_raw)
         .filter_map(|id| Some((id, format!("reserved:{}", reserved::name(id)?), "reserved")));
-    let labels = engine
-        .catalog
-        .labels()
+    let labels = known
+        .labels
         .iter()
         .map(|(id, labels)| (id, labels.to_string(), "labels"));
-    let locals = engine.catalog.locals();
+    let locals = known.locals();
     let local = locals.iter().map(|(id, what)| match what {
         LocalIdentity::Cidr(prefix) => (id, format!("cidr:{prefix}"), "cidr"),
         LocalIdentity::Fqdn(set) => {
             let selectors: Vec<_> = set
                 .iter()
-                .map(|selector| match engine.catalog.selectors().get(selector) {
+                .map(|selector| match known.selectors.get(selector) {
                     Some(selector) => format!("fqdn:{selector}"),
                     None => "fqdn:?".to_owned(),
                 })
@@ -76,10 +102,11 @@ fn identities(engine: &Engine) -> Rows {
     table(&["Identity", "Kind", "Labels"], rows)
 }
 
-fn endpoints(engine: &Engine) -> Rows {
-    let rows = super::inspector::endpoint_rows(engine)
-        .into_iter()
-        .map(|row| {
+fn endpoints(known: &Known<'_>) -> Rows {
+    let rows = known
+        .endpoints
+        .iter()
+        .map(|Restricted { row, .. }| {
             let addresses: Vec<_> = row.addresses.iter().map(ToString::to_string).collect();
             vec![
                 json!(row.id),
@@ -110,45 +137,40 @@ fn endpoints(engine: &Engine) -> Rows {
     )
 }
 
-fn policy(engine: &Engine) -> Rows {
+fn policy(known: &Known<'_>) -> Rows {
     let mut rows = Vec::new();
-    for workload in engine.workloads.values() {
+    for endpoint in &known.endpoints {
         let Some(Layered {
             whole: policy,
             enforced,
-        }) = engine.policies_of(workload)
+        }) = &endpoint.policies
         else {
             continue;
         };
-        let id = workload.enforced.as_ref().map(|enforced| enforced.id.get());
+        let row = &endpoint.row;
         // Where nothing is in audit, one policy is both. What is only in the whole one is watched.
         let mode = |is_enforced: &dyn Fn(&EndpointPolicy) -> bool| {
             let watched = enforced
                 .as_deref()
                 .is_some_and(|policy| !is_enforced(policy));
-            if workload.config.audit || watched {
+            if endpoint.audit || watched {
                 "audit"
             } else {
                 "enforced"
             }
         };
-        let labels = &workload.subject.labels;
-        let selecting: Vec<_> = select::selecting(engine.policies(), labels, engine.cluster())
-            .iter()
-            .map(|policy| policy.reference.to_string())
-            .collect();
         for direction in [compiled::Direction::Egress, compiled::Direction::Ingress] {
             let deny = policy.default_deny(direction);
             let action = if deny { "Deny" } else { "Allow" };
             rows.push(vec![
-                json!(id),
-                json!(workload.config.interface),
+                json!(row.id),
+                json!(row.interface),
                 json!(format!("{direction:?}")),
                 json!("any"),
                 json!("any"),
                 json!(format!("{action} (default)")),
                 json!(mode(&|enforced| enforced.default_deny(direction) == deny)),
-                json!(selecting.join(", ")),
+                json!(row.policies.join(", ")),
             ]);
         }
         for entry in &policy.entries {
@@ -157,14 +179,14 @@ fn policy(engine: &Engine) -> Rows {
                 of(other) == of(entry)
             };
             rows.push(vec![
-                json!(id),
-                json!(workload.config.interface),
+                json!(row.id),
+                json!(row.interface),
                 json!(format!("{:?}", entry.direction)),
-                json!(peer(engine, &policy, entry.peer)),
+                json!(peer(known, policy, entry.peer)),
                 json!(entry.l4.to_string()),
                 json!(format!("{:?}", entry.action)),
                 json!(mode(&|enforced| enforced.entries.iter().any(same))),
-                json!(rules(&policy, entry.rule_set)),
+                json!(rules(policy, entry.rule_set)),
             ]);
         }
     }
@@ -183,10 +205,10 @@ fn policy(engine: &Engine) -> Rows {
     )
 }
 
-fn peer(engine: &Engine, policy: &EndpointPolicy, peer: Peer) -> String {
+fn peer(known: &Known<'_>, policy: &EndpointPolicy, peer: Peer) -> String {
     match peer {
         Peer::Any => "any".to_owned(),
-        Peer::Identity(id) => identity_text(engine, id),
+        Peer::Identity(id) => identity_text(known, id),
         Peer::Fqdn(selector) => policy
             .selectors
             .get(selector)
@@ -194,14 +216,14 @@ fn peer(engine: &Engine, policy: &EndpointPolicy, peer: Peer) -> String {
     }
 }
 
-fn identity_text(engine: &Engine, id: IdentityId) -> String {
+fn identity_text(known: &Known<'_>, id: IdentityId) -> String {
     if let Some(name) = reserved::name(id) {
         return format!("reserved:{name}");
     }
-    if let Some(labels) = engine.catalog.labels().get(id) {
+    if let Some(labels) = known.labels.get(id) {
         return labels.to_string();
     }
-    match engine.catalog.locals().get(id) {
+    match known.locals().get(id) {
         Some(LocalIdentity::Cidr(prefix)) => format!("cidr:{prefix}"),
         _ => id.to_string(),
     }
@@ -216,15 +238,15 @@ fn rules(policy: &EndpointPolicy, set: compiled::RuleSetId) -> String {
     rules.join(", ")
 }
 
-fn learned(engine: &Engine) -> Result<Rows, MapError> {
+fn learned(known: &Known<'_>) -> Result<Rows, MapError> {
     let mut rows = Vec::new();
-    for row in engine.datapath.learned()? {
+    for row in known.datapath.learned()? {
         for (identity, expires) in &row.slots {
             rows.push(vec![
                 json!(row.endpoint.get()),
                 json!(row.address),
                 json!(identity.get()),
-                json!(engine.clock.time(*expires).to_string()),
+                json!(known.clock.time(*expires).to_string()),
             ]);
         }
     }
@@ -232,8 +254,8 @@ fn learned(engine: &Engine) -> Result<Rows, MapError> {
     Ok(table(&["Endpoint", "Address", "Identity", "Expires"], rows))
 }
 
-fn policy_map(engine: &Engine) -> Result<Rows, MapError> {
-    let mut entries = engine.datapath.policy_entries()?;
+fn policy_map(known: &Known<'_>) -> Result<Rows, MapError> {
+    let mut entries = known.datapath.policy_entries()?;
     entries.sort_by_key(|row| (row.policy, row.identity, row.protocol, row.ports));
     let rows = entries
         .into_iter()
@@ -272,15 +294,15 @@ fn policy_map(engine: &Engine) -> Result<Rows, MapError> {
     ))
 }
 
-fn flows(engine: &Engine) -> Result<Rows, MapError> {
+fn flows(known: &Known<'_>) -> Result<Rows, MapError> {
     let mut rows = Vec::new();
-    for workload in engine.workloads.values() {
-        let Some(enforced) = &workload.enforced else {
+    for endpoint in &known.endpoints {
+        let Some(id) = endpoint.row.id else {
             continue;
         };
-        for flow in engine.datapath.flows(enforced.id)? {
+        for flow in known.datapath.flows(EndpointId::new(id))? {
             rows.push(vec![
-                json!(enforced.id.get()),
+                json!(id),
                 json!(format!("{:?}", flow.opened)),
                 json!(flow.protocol),
                 json!(flow.own_port),
@@ -290,7 +312,7 @@ fn flows(engine: &Engine) -> Result<Rows, MapError> {
                 json!(flow.learned.map(IdentityId::get)),
                 json!(flow.sent.0),
                 json!(flow.received.0),
-                json!(engine.clock.time(flow.expires).to_string()),
+                json!(known.clock.time(flow.expires).to_string()),
             ]);
         }
     }
@@ -303,8 +325,8 @@ fn flows(engine: &Engine) -> Result<Rows, MapError> {
     ))
 }
 
-fn addresses(engine: &Engine) -> Result<Rows, MapError> {
-    let rows = engine
+fn addresses(known: &Known<'_>) -> Result<Rows, MapError> {
+    let rows = known
         .datapath
         .addresses()?
         .into_iter()
@@ -312,17 +334,16 @@ fn addresses(engine: &Engine) -> Result<Rows, MapError> {
             vec![
                 json!(net.to_string()),
                 json!(id.get()),
-                json!(identity_text(engine, id)),
+                json!(identity_text(known, id)),
             ]
         })
         .collect();
     Ok(table(&["Prefix", "Identity", "Labels"], rows))
 }
 
-fn metrics(engine: &Engine) -> Result<Rows, MapError> {
-    let metrics = Arc::new(engine.datapath.metrics()?);
+fn metrics(known: &Known<'_>) -> Result<Rows, MapError> {
+    let metrics = &known.datapath.metrics()?;
     let passed = Passed::ALL.iter().flat_map(|what| {
-        let metrics = Arc::clone(&metrics);
         [Direction::Egress, Direction::Ingress].map(move |direction| {
             let count = metrics.passed(*what, direction);
             (format!("{what:?}"), "passed", direction, count)
