@@ -9,11 +9,14 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use support::patience;
 
 use crate::wire::{self, Kind};
 
 /// How long anything is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub fn long() -> Duration {
+    patience(Duration::from_secs(5))
+}
 
 /// The resolver of the pod, as every program finds it.
 pub fn resolver() -> Result<SocketAddr> {
@@ -53,7 +56,7 @@ pub fn over_udp(server: SocketAddr, name: &str, kind: Kind) -> Result<IpAddr> {
     };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(long()))?;
     socket.send(&wire::query(1, name, kind))?;
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer).context("no answer over UDP")?;
@@ -62,9 +65,9 @@ pub fn over_udp(server: SocketAddr, name: &str, kind: Kind) -> Result<IpAddr> {
 
 /// Asks on a connection of its own.
 pub fn over_tcp(server: SocketAddr, name: &str, kind: Kind) -> Result<IpAddr> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)
-        .context("no TCP connection to the resolver")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream =
+        TcpStream::connect_timeout(&server, long()).context("no TCP connection to the resolver")?;
+    stream.set_read_timeout(Some(long()))?;
     stream.write_all(&framed(&wire::query(1, name, kind)))?;
     address(&next_message(&mut stream).context("no answer over TCP")?)
 }

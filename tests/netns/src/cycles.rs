@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use support::world::race_name;
 
-use crate::ask::{PATIENCE, over_tcp, over_udp, resolver, resolver6};
+use crate::ask::{long, over_tcp, over_udp, resolver, resolver6};
 use crate::wire::Kind;
 
 /// How the name was asked for, and in which family both the question and the connection went.
@@ -148,7 +148,7 @@ fn cycle(
         over_udp(server, name, kind)?
     };
     let answered = Instant::now();
-    let connected = TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE);
+    let connected = TcpStream::connect_timeout(&SocketAddr::new(address, port), long());
     let end = Instant::now();
     connected.with_context(|| format!("connecting to {address}"))?;
     tally.lookups.push(answered - asked);

@@ -18,11 +18,16 @@ pub mod strange;
 pub mod traffic;
 pub mod wire;
 
-use support::Output;
+use support::{Output, slowness};
 
 /// A request that should be answered: patient, so that a busy machine does not fail a test.
 pub fn get(url: &str) -> String {
-    format!("curl -sS --connect-timeout 8 --max-time 15 {url}")
+    let slow = slowness();
+    format!(
+        "curl -sS --connect-timeout {} --max-time {} {url}",
+        8 * slow,
+        15 * slow
+    )
 }
 
 /// A request that should be refused: short, because a dropped packet is answered by silence.
@@ -32,7 +37,7 @@ pub fn knock(url: &str) -> String {
 
 /// A question over UDP through the pod's own resolver, whole answer.
 pub fn dig(words: &str) -> String {
-    format!("dig +time=3 +tries=1 {words}")
+    format!("dig +time={} +tries=1 {words}", 3 * slowness())
 }
 
 /// A bare TCP connection that should be refused.

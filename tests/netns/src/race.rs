@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use support::capture::{Capture, Packet, repeated_syns};
-use support::{Process, World};
+use support::{Process, World, patience};
 
 use crate::cycles::{Cell, Times};
 
@@ -195,7 +195,7 @@ fn load() -> Result<Vec<Process>> {
             )
         })
         .collect::<Result<_>>()?;
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(patience(Duration::from_millis(300)));
     Ok(load)
 }
 

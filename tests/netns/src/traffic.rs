@@ -19,12 +19,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use support::{Netns, netns::join, world::race_name};
+use support::{Netns, netns::join, patience, world::race_name};
 
 use crate::wire::{self, Kind};
 
 /// How long a flow may stall, or an answer take, before that counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+fn long() -> Duration {
+    patience(Duration::from_secs(10))
+}
 
 /// Something that goes on until it is finished.
 #[derive(Debug)]
@@ -88,9 +90,9 @@ impl<T: Send + 'static> Traffic<T> {
 /// When the thread cannot be started.
 pub fn held(netns: &Netns, server: SocketAddr) -> Result<Traffic<u64>> {
     Traffic::start(netns, move |until| {
-        let mut stream = TcpStream::connect_timeout(&server, PATIENCE).context("a held flow")?;
+        let mut stream = TcpStream::connect_timeout(&server, long()).context("a held flow")?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(long()))?;
         let mut number = 0_u64;
         while until.goes_on() {
             let sent = number.to_be_bytes();
@@ -136,7 +138,7 @@ pub fn fresh(netns: &Netns, resolver: SocketAddr, first: u32, port: u16) -> Resu
                 all.asked_again += u64::from(address.is_none());
             }
             let Some(address) = address else { break };
-            TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE)
+            TcpStream::connect_timeout(&SocketAddr::new(address, port), long())
                 .with_context(|| format!("{name} was answered with {address} and is not open"))?;
             all.names.push((name, address));
             until.step();
@@ -181,7 +183,7 @@ pub fn lookups(netns: &Netns, resolver: SocketAddr, name: &str) -> Result<Traffi
     Traffic::start(netns, move |until| {
         let mut all = Lookups::default();
         while until.goes_on() {
-            match ask(resolver, &name, Kind::A, PATIENCE)? {
+            match ask(resolver, &name, Kind::A, long())? {
                 Some((answer, took)) if wire::rcode(&answer) == Some(0) => {
                     all.took.push(u64::try_from(took.as_micros())?);
                 }
@@ -202,7 +204,7 @@ pub fn connects(netns: &Netns, server: SocketAddr) -> Result<Traffic<u64>> {
     Traffic::start(netns, move |until| {
         let mut count = 0;
         while until.goes_on() {
-            TcpStream::connect_timeout(&server, PATIENCE).context("an allowed connection")?;
+            TcpStream::connect_timeout(&server, long()).context("an allowed connection")?;
             count += 1;
             until.step();
             sleep(Duration::from_millis(4));

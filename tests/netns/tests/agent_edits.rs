@@ -9,7 +9,7 @@ use std::{
 
 use agent::{Node, Pod, names};
 use anyhow::{Result, ensure};
-use support::{World, world::address as at};
+use support::{World, patience, slowness, world::address as at};
 
 #[test]
 fn an_edit_every_10_ms_while_names_are_resolved_and_connected_is_never_a_wrong_verdict()
@@ -43,10 +43,13 @@ fn an_edit_every_10_ms_while_names_are_resolved_and_connected_is_never_a_wrong_v
         // Look up, connect at once; the address that nobody allowed is tried each time too.
         let line = format!(
             "for i in $(seq {CYCLES}); do for name in example.test api.example.test; do \
-             address=$(dig +time=2 +tries=1 +short @{} $name | head -1); \
-             timeout 0.8 bash -c \"exec 3<>/dev/tcp/$address/443\" || {{ echo \"$i $name $address\"; exit 1; }}; \
-             done; timeout 0.02 bash -c 'exec 3<>/dev/tcp/{}/443' 2>/dev/null && exit 2; done; true",
+             address=$(dig +time={} +tries=1 +short @{} $name | head -1); \
+             timeout {} bash -c \"exec 3<>/dev/tcp/$address/443\" || {{ echo \"$i $name $address\"; exit 1; }}; \
+             done; timeout {} bash -c 'exec 3<>/dev/tcp/{}/443' 2>/dev/null && exit 2; done; true",
+            2 * slowness(),
             at::RESOLVER,
+            patience(Duration::from_millis(800)).as_secs_f32(),
+            patience(Duration::from_millis(20)).as_secs_f32(),
             at::EVIL
         );
         let result = pod.sh(&line);

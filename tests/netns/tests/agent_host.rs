@@ -4,7 +4,7 @@ mod agent;
 
 use agent::{Node, Pod, answered, names};
 use anyhow::{Result, ensure};
-use support::{World, until, world::address as at};
+use support::{World, slowness, until, world::address as at};
 
 const READY: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -58,7 +58,8 @@ fn it_works_beside_firewalls_that_drop_and_leaves_them_as_they_were() -> Result<
     );
     answered(&node, &pod.get("example.test", at::EXAMPLE)?, at::EXAMPLE)?;
     let six = format!(
-        "dig +time=2 +tries=3 +short @{} AAAA example.test",
+        "dig +time={} +tries=3 +short @{} AAAA example.test",
+        2 * slowness(),
         at::RESOLVER6
     );
     ensure!(pod.ok(&six)?.contains(at::EXAMPLE6), "{}", node.log());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use agent::{Node, Pod, answered, names};
 use anyhow::{Result, ensure};
 use netns::refused;
-use support::{World, until, world::address as at};
+use support::{World, patience, until, world::address as at};
 
 /// From the change of a file to the verdict it asks for.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -16,8 +16,9 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// milliseconds tell, because nothing here is further away than two veth pairs.
 fn until_open(pod: &Pod, address: &str, wanted: bool) -> Result<Duration> {
     let line = format!(
-        "for i in $(seq 400); do if timeout 0.08 bash -c 'exec 3<>/dev/tcp/{address}/443' 2>/dev/null; \
-         then r=true; else r=false; fi; [ $r = {wanted} ] && exit 0; done; exit 1"
+        "for i in $(seq 400); do if timeout {} bash -c 'exec 3<>/dev/tcp/{address}/443' 2>/dev/null; \
+         then r=true; else r=false; fi; [ $r = {wanted} ] && exit 0; done; exit 1",
+        patience(Duration::from_millis(80)).as_secs_f32()
     );
     let began = Instant::now();
     pod.ok(&line)?;
@@ -56,7 +57,7 @@ fn an_added_rule_opens_names_resolved_before_and_a_removed_one_closes_at_once() 
     println!("slowest change of policy: {slowest:?}");
     // How soon exactly is measured by `policy_latency`: here a probe takes longer than the agent.
     ensure!(
-        slowest < AT_ONCE + Duration::from_secs(3),
+        slowest < patience(AT_ONCE + Duration::from_secs(3)),
         "{slowest:?}\n{}",
         node.log()
     );
@@ -164,9 +165,10 @@ fn prefixes_that_come_and_go_cut_no_flow_that_stays_allowed() -> Result<()> {
     let flow = std::thread::scope(|scope| -> Result<_> {
         let flow = scope.spawn(|| {
             pod.ok(&format!(
-                "exec 3<>/dev/tcp/{}/443; for i in $(seq 100); do timeout 0.5 bash -c \
+                "exec 3<>/dev/tcp/{}/443; for i in $(seq 100); do timeout {} bash -c \
                  'exec 3<>/dev/tcp/{}/443' || exit 1; sleep 0.01; done; echo held",
                 at::EXAMPLE,
+                patience(Duration::from_millis(500)).as_secs_f32(),
                 at::API
             ))
         });

@@ -9,7 +9,7 @@ use std::{
 
 use agent::{Node, Pod, names};
 use anyhow::{Result, ensure};
-use support::{World, until, world::address as at};
+use support::{World, patience, slowness, until, world::address as at};
 
 /// Where the world echoes what it is sent.
 const ECHO: u16 = 5000;
@@ -46,17 +46,20 @@ fn another_selector_for_the_same_name_cuts_no_flow_and_fails_no_connection() -> 
         let flow = scope.spawn(|| {
             pod.sh(&format!(
                 "exec 3<>/dev/tcp/{}/{ECHO}; n=0; while [ ! -e {} ]; do n=$((n+1)); echo $n >&3; \
-                 read -t 5 -u 3 line || exit 1; [ \"$line\" = $n ] || exit 2; sleep 0.002; done; echo $n",
+                 read -t {} -u 3 line || exit 1; [ \"$line\" = $n ] || exit 2; sleep 0.002; done; echo $n",
                 at::EXAMPLE,
-                stop.display()
+                stop.display(),
+                5 * slowness(),
             ))
         });
         let connects = scope.spawn(|| {
             pod.sh(&format!(
-                "n=0; while [ ! -e {} ]; do n=$((n+1)); timeout 5 bash -c 'exec 3<>/dev/tcp/{}/{ECHO}' || exit 1; \
-                 timeout 0.02 bash -c 'exec 3<>/dev/tcp/{}/{ECHO}' 2>/dev/null && exit 2; done; echo $n",
+                "n=0; while [ ! -e {} ]; do n=$((n+1)); timeout {} bash -c 'exec 3<>/dev/tcp/{}/{ECHO}' || exit 1; \
+                 timeout {} bash -c 'exec 3<>/dev/tcp/{}/{ECHO}' 2>/dev/null && exit 2; done; echo $n",
                 stop.display(),
+                5 * slowness(),
                 at::EXAMPLE,
+                patience(Duration::from_millis(20)).as_secs_f32(),
                 at::EVIL
             ))
         });

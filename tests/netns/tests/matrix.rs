@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use netns::echo::{What, ask};
 use serde_json::Value;
-use support::{World, world::address::ip};
+use support::{World, patience, world::address::ip};
 use village::Village;
 
 /// For an answer that should come; a busy machine is no failure.
@@ -169,7 +169,7 @@ fn try_line(village: &Village<'_>, line: &Line, v4: bool) -> Result<()> {
     };
     let began = humantime(SystemTime::now())?;
     let patience = match line.expected {
-        Fate::Arrives => PATIENT,
+        Fate::Arrives => patience(PATIENT),
         Fate::Dropped { .. } => SHORT,
     };
     let arrived = ask(from.netns, from.source, address, line.what, patience)?;

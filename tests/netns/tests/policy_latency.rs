@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use support::{
     Netns, World,
     netns::join,
+    patience,
     world::address::{self as at, ip},
 };
 
@@ -64,7 +65,7 @@ fn a_rule_removed_closes_live_flows_and_a_rule_added_opens_without_a_look_up() -
         let changed = Instant::now();
         node.policy("web.yaml", &rule(&without))?;
         let silent = support::until(Duration::from_secs(5), "the flow to fall silent", || {
-            last(&heard).filter(|heard| heard.elapsed() > SILENCE)
+            last(&heard).filter(|heard| heard.elapsed() > patience(SILENCE))
         })
         .with_context(|| node.log())?;
         closing.push(silent.saturating_duration_since(changed));
@@ -78,7 +79,7 @@ fn a_rule_removed_closes_live_flows_and_a_rule_added_opens_without_a_look_up() -
     report("a live flow is cut after", &mut closing);
     report("a new connection opens after", &mut opening);
     let slowest = closing.iter().chain(&opening).max();
-    ensure!(slowest < Some(&BOUND), "{slowest:?}\n{}", node.log());
+    ensure!(slowest < Some(&patience(BOUND)), "{slowest:?}\n{}", node.log());
     Ok(())
 }
 
@@ -128,9 +129,10 @@ impl Drop for Talking {
 }
 
 fn talk(netns: &Netns, to: SocketAddr) -> Result<Talking> {
-    let mut stream = netns.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(8)))??;
+    let mut stream =
+        netns.run(|| TcpStream::connect_timeout(&to, patience(Duration::from_secs(8))))??;
     stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(Duration::from_millis(200)))?;
+    stream.set_write_timeout(Some(patience(Duration::from_millis(200))))?;
     let handle = stream.try_clone()?;
     let talker = std::thread::spawn(move || -> Result<()> {
         // Ends with the first write that fails: the connection was shut down.
@@ -145,8 +147,8 @@ fn talk(netns: &Netns, to: SocketAddr) -> Result<Talking> {
 /// How long after the change a connection succeeds. A dropped one is silent: nothing here is further
 /// away than two veth pairs.
 fn first_connection(to: SocketAddr, changed: Instant) -> Result<Duration> {
-    while changed.elapsed() < Duration::from_secs(5) {
-        if TcpStream::connect_timeout(&to, Duration::from_millis(4)).is_ok() {
+    while changed.elapsed() < patience(Duration::from_secs(5)) {
+        if TcpStream::connect_timeout(&to, patience(Duration::from_millis(4))).is_ok() {
             return Ok(changed.elapsed());
         }
     }

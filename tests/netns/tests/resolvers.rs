@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use netns::strange::{Send, Strange};
 use netns::{answered_by, connect, dig, get, knock, refused};
-use support::{World, world::address as at};
+use support::{World, slowness, world::address as at};
 
 #[test]
 fn an_unreachable_resolver_fails_lookups_and_opens_nothing() -> Result<()> {
@@ -34,7 +34,10 @@ fn the_second_resolver_is_asked_when_the_first_is_gone() -> Result<()> {
         .allow("example.test")
         .shell()?;
     answered_by(
-        &pod.sh("curl -sS -4 --retry 3 --retry-connrefused --max-time 40 https://example.test/")?,
+        &pod.sh(&format!(
+            "curl -sS -4 --retry 3 --retry-connrefused --max-time {} https://example.test/",
+            40 * slowness()
+        ))?,
         at::EXAMPLE,
     )?;
     pod.finish()?.expect(0)?;

@@ -1,22 +1,23 @@
 //! The world itself, without namegate: what the other tests take for granted.
 
 use anyhow::Result;
-use support::{Netns, World, world::address as at};
+use support::{Netns, World, slowness, world::address as at};
 
 fn curl(host: &Netns, world: &World, url: &str) -> Result<support::Output> {
     let bundle = world.certificate();
     support::process::output_of(
         host.command("curl")
-            .args(["-sS", "--max-time", "5", url])
+            .args(["-sS", "--max-time", &(5 * slowness()).to_string(), url])
             .env("CURL_CA_BUNDLE", bundle),
     )
 }
 
 fn dig(host: &Netns, words: &[&str]) -> Result<String> {
     let server = format!("@{}", at::RESOLVER);
+    let wait = format!("+time={}", 2 * slowness());
     host.output(
         "dig",
-        &[&[server.as_str(), "+time=2", "+tries=1"], words].concat(),
+        &[&[server.as_str(), &wait, "+tries=1"], words].concat(),
     )?
     .ok("dig")
 }

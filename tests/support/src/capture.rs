@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::wait::until_true;
+use crate::wait::{patience, until_true};
 use crate::{Netns, Process};
 
 const TCP: u8 = 6;
@@ -143,7 +143,7 @@ impl Capture {
     /// Ends the capture; an error when the kernel dropped any packet before tcpdump could see it.
     pub fn finish(mut self) -> Result<Vec<Packet>> {
         // tcpdump hands over what its buffer holds when it is told to stop.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(patience(Duration::from_millis(300)));
         self.tcpdump.signal(nix::sys::signal::Signal::SIGINT)?;
         let output = self.tcpdump.wait(Duration::from_secs(10))?;
         if !output.stderr.contains("\n0 packets dropped by kernel") {

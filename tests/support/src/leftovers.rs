@@ -376,7 +376,7 @@ mod tests {
         let host = Netns::new("held").unwrap();
         let inner = Netns::new("inner").unwrap();
         let sleeper = crate::Process::spawn("sleep", inner.command("sleep").arg("60")).unwrap();
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(crate::patience(Duration::from_millis(200)));
         let held = Held::by(sleeper.pid(), &host).unwrap();
         assert_eq!(held.counts().1, 1, "one namespace of its own: {held:?}");
         assert!(!held.left().is_empty());

@@ -164,7 +164,8 @@ impl Apt {
     fn new(suite: &str, folder: &Path) -> anyhow::Result<Self> {
         anyhow::ensure!(
             Path::new(KEYRING).is_file(),
-            "{KEYRING} is missing: install the package debian-archive-keyring"
+            "{KEYRING} is missing: `scripts/setup --for vm` installs it (the package \
+             debian-archive-keyring)"
         );
         let keep = |name: &str, text: &str| fs::write(folder.join(name), text);
         for path in ["lists/partial", "cache/archives/partial"] {

@@ -129,7 +129,7 @@ fn comma(path: &Path) -> String {
 
 /// Whether the processor itself can run the guest. A /dev/kvm alone says too little: inside some
 /// virtual machines it runs only kernels that were made for it.
-fn kvm() -> bool {
+pub(super) fn kvm() -> bool {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     virtualises(&processor)
         && OpenOptions::new()

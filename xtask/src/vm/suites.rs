@@ -15,11 +15,14 @@ use cargo_metadata::Message;
 use super::{
     Request, folder,
     guest::{Run, quoted},
-    start,
+    qemu, start,
 };
 use crate::{cargo, totals::Totals};
 
 const PACKAGES: &[&str] = &["fqdn-ebpf-loader", "netns"];
+
+/// How much slower an emulated processor is, for tests that wait (`support::patience`).
+const EMULATED: u32 = 10;
 
 /// Closes the output of one test program.
 const ENDED: &str = "vm: ended with status ";
@@ -45,7 +48,8 @@ pub(super) fn run(root: &Path, request: &Request) -> anyhow::Result<ExitCode> {
         let file = run.keep(&program.file)?;
         programs.push(Program { file, ..program });
     }
-    let script = script(&programs, &namegate, request.filter.as_deref());
+    let slowness = if qemu::kvm() { 1 } else { EMULATED };
+    let script = script(&programs, &namegate, slowness, request.filter.as_deref());
 
     let mut count = Count::default();
     let status = start(root, request, &run, &script, |line| {
@@ -110,9 +114,9 @@ impl Count {
     }
 }
 
-fn script(programs: &[Program], namegate: &Path, filter: Option<&str>) -> String {
+fn script(programs: &[Program], namegate: &Path, slowness: u32, filter: Option<&str>) -> String {
     let mut script = format!(
-        "export NAMEGATE_BIN={}\nall=0\necho \"vm: Linux $(uname -r)\"\n",
+        "export NAMEGATE_BIN={} NAMEGATE_SLOWNESS={slowness}\nall=0\necho \"vm: Linux $(uname -r)\"\n",
         quoted(namegate)
     );
     let filter = filter.map(quoted).unwrap_or_default();
@@ -262,7 +266,7 @@ mod tests {
             program("a/true", "/bin/true"),
             program("b/false", "/bin/false"),
         ];
-        let script = script(&programs, Path::new("/x/namegate"), None);
+        let script = script(&programs, Path::new("/x/namegate"), 1, None);
         let done = std::process::Command::new("sh")
             .args(["-c", &script])
             .output()

@@ -16,9 +16,12 @@ const SBIN: &[&str] = &["/usr/sbin", "/sbin"];
 
 /// A command for `name`, or an error that says which package holds it.
 pub(super) fn tool(name: &str, package: &str) -> anyhow::Result<Command> {
-    find(name)
-        .map(Command::new)
-        .with_context(|| format!("`{name}` is missing: install the package {package}"))
+    find(name).map(Command::new).with_context(|| {
+        format!(
+            "`{name}` is missing: `scripts/setup --for vm` installs it (on Debian with the \
+                 package {package})"
+        )
+    })
 }
 
 /// Runs to the end; what it printed, or an error with what it complained about.

@@ -16,10 +16,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use netns::ask::{PATIENCE, address, framed, next_message, resolver};
+use netns::ask::{address, framed, long, next_message, resolver};
 use netns::cycles;
 use netns::wire::{self, Kind};
-use support::world::race_name;
+use support::{patience, world::race_name};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -58,8 +58,8 @@ fn cycles(first: u32, count: u32, port: u16) -> Result<String> {
 }
 
 fn pipeline(names: &[&str]) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&resolver()?, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&resolver()?, long())?;
+    stream.set_read_timeout(Some(long()))?;
     let mut bytes = Vec::new();
     for (number, name) in names.iter().enumerate() {
         bytes.extend(framed(&wire::query(u16::try_from(number)?, name, Kind::A)));
@@ -104,7 +104,7 @@ fn flood(first: u32, count: u32) -> Result<String> {
         }
         drain(&mut answered, &mut refused);
     }
-    let end = Instant::now() + Duration::from_secs(3);
+    let end = Instant::now() + patience(Duration::from_secs(3));
     while answered + refused < sent && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(5));
         drain(&mut answered, &mut refused);

@@ -18,8 +18,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use support::{
-    Netns, Output, Process, World, link::add_address, namegate::Client, process::output_of, tools,
-    until, world::address as at,
+    Netns, Output, Process, World, link::add_address, namegate::Client, process::output_of,
+    slowness, tools, until, world::address as at,
 };
 use tempfile::TempDir;
 
@@ -199,7 +199,8 @@ impl Pod {
     /// Resolves a name at the world's resolver.
     pub(crate) fn resolve(&self, name: &str) -> Result<String> {
         self.ok(&format!(
-            "dig +time=2 +tries=3 +short @{} {name}",
+            "dig +time={} +tries=3 +short @{} {name}",
+            2 * slowness(),
             at::RESOLVER
         ))
     }
@@ -207,7 +208,9 @@ impl Pod {
     /// Requests a page from an address, by name, without asking DNS.
     pub(crate) fn get(&self, name: &str, address: &str) -> Result<Output> {
         self.sh(&format!(
-            "curl -sS --connect-timeout 8 --max-time 15 --resolve {name}:443:{address} https://{name}/"
+            "curl -sS --connect-timeout {} --max-time {} --resolve {name}:443:{address} https://{name}/",
+            8 * slowness(),
+            15 * slowness()
         ))
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::{Finished, Running};
-use crate::Output;
+use crate::{Output, patience};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const LINE_LIMIT: Duration = Duration::from_secs(60);
@@ -100,7 +100,7 @@ impl Shell {
         self.send(&format!(
             "{{ {line}\n}} </dev/null 2>&1; printf '\\n{END} %d\\n' $?"
         ))?;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patience(limit);
         let mut said = Vec::new();
         loop {
             match self

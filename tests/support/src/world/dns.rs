@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::{address as at, zone};
 use crate::wait::until_true;
-use crate::{Netns, Process, tools};
+use crate::{Netns, Process, slowness, tools};
 
 const READY: Duration = Duration::from_secs(20);
 
@@ -151,10 +151,11 @@ fn wait_for_answer(netns: &Netns, address: &str, process: &mut Process) -> Resul
 
 fn answers(netns: &Netns, address: &str) -> bool {
     let server = format!("@{address}");
+    let wait = format!("+time={}", slowness());
     netns
         .output(
             "dig",
-            &["+time=1", "+tries=1", "+short", &server, "example.test"],
+            &[&wait, "+tries=1", "+short", &server, "example.test"],
         )
         .is_ok_and(|output| output.status == 0 && output.stdout.contains("203.0.113."))
 }
