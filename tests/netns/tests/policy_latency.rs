@@ -79,7 +79,11 @@ fn a_rule_removed_closes_live_flows_and_a_rule_added_opens_without_a_look_up() -
     report("a live flow is cut after", &mut closing);
     report("a new connection opens after", &mut opening);
     let slowest = closing.iter().chain(&opening).max();
-    ensure!(slowest < Some(&patience(BOUND)), "{slowest:?}\n{}", node.log());
+    ensure!(
+        slowest < Some(&patience(BOUND)),
+        "{slowest:?}\n{}",
+        node.log()
+    );
     Ok(())
 }
 
