@@ -99,7 +99,7 @@ impl Now {
     }
 
     /// Everything again, into an empty compiler.
-    fn from_scratch(
+    fn compiled_anew(
         &self,
         settings: &Settings,
         table: &mut SelectorTable,
@@ -246,7 +246,7 @@ fn follow(steps: Vec<Step>, mode: EnforcementMode, steer_dns: bool) -> Result<()
                 Change::Surroundings
             }
         };
-        let expected = now.from_scratch(&settings, &mut table, &policies);
+        let expected = now.compiled_anew(&settings, &mut table, &policies);
         match compiler.apply(&now.world(), &mut table, &[change]) {
             Ok(Diff { removed, added }) => {
                 for entry in &removed {
@@ -269,7 +269,7 @@ fn follow(steps: Vec<Step>, mode: EnforcementMode, steer_dns: bool) -> Result<()
             Err(error) => {
                 prop_assert!(expected.is_none(), "only step by step: {error}");
                 let policy = compiler.policy(&now.around);
-                let before = now.from_scratch(&settings, &mut table, &now.policies);
+                let before = now.compiled_anew(&settings, &mut table, &now.policies);
                 let nothing = (Vec::new(), Vec::new());
                 prop_assert_eq!(
                     apart(&policy, &before.unwrap()),

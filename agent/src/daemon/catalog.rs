@@ -1,7 +1,7 @@
 //! The numbers of this node: label sets, prefixes, selectors, and policies compiled with them.
 //!
 //! In:  workloads, resolvers, what is known about the world, policies.
-//! Out: identities that stay the same while the agent lives; an [`EndpointPolicy`] per [`Subject`].
+//! Out: identities that stay the same while the agent lives; a policy per [`Subject`].
 //! Not here: writing any of it to maps (`engine`).
 
 use std::{

@@ -1,7 +1,7 @@
 //! What is known about the world around workloads: nodes, namespaces, other workloads, services, groups.
 //!
 //! In:  a file of facts, the same one for an agent and for judging offline.
-//! Out: [`Universe`] (who is there), [`View`] (what policies of one node make of it).
+//! Out: who is there, what policies of one node make of it.
 //! Not here: what policies mean (`policy`), the flows a file may also hold (`offline`).
 
 mod error;

@@ -34,12 +34,12 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Vec<Table>> {
     let before = resident()?;
     let mut bench = Bench::new()?;
     let input = resident()? - before;
-    bench.from_scratch()?;
+    bench.compile_anew()?;
     let compiled = resident()? - before - input;
     let entries = bench.compiler.len();
     let [rows] = take_turns(options, &[SCRATCH, RULE, COME, GONE], |subject| {
         Ok([match subject {
-            SCRATCH => bench.from_scratch()?,
+            SCRATCH => bench.compile_anew()?,
             RULE => bench.change_a_rule()?,
             COME => bench.identity(true)?,
             _ => bench.identity(false)?,
@@ -104,7 +104,7 @@ impl Bench {
         Ok(began.elapsed().as_secs_f64() * 1e3)
     }
 
-    fn from_scratch(&mut self) -> anyhow::Result<f64> {
+    fn compile_anew(&mut self) -> anyhow::Result<f64> {
         self.compiler = Compiler::new(settings());
         let all: Vec<_> = (0..)
             .zip(&self.policies)
