@@ -47,6 +47,13 @@ pub fn policy_vs_reference(data: &[u8]) {
     };
     for (packet, judgement) in PACKETS.iter().zip(&judged) {
         let expected = naive.judge(packet);
+        // The one place where entries are narrower than the rules (docs/policy.md): a `Pass` that
+        // comes before a name accepted in its tier decides without the names of later tiers.
+        let by_name = matches!(&packet.peer, Fact::Outside(_, names) if !names.is_empty());
+        let refused = matches!(judgement, Judgement::NotAllowed | Judgement::Denied);
+        if by_name && refused && text.contains("Pass") && text.contains("domainNames") {
+            continue;
+        }
         assert_eq!(
             *judgement, expected,
             "{text}\n{packet:?}\n{:#?}",

@@ -72,14 +72,61 @@ const DEFAULTS: &[&str] = &[
     ", enableDefaultDeny: {egress: false, ingress: false}",
 ];
 
+const KUBERNETES_PEERS: &[&str] = &[
+    "{podSelector: {}}",
+    "{podSelector: {matchLabels: {app: y}}}",
+    "{namespaceSelector: {}}",
+    "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: b}}, podSelector: {matchLabels: {app: x}}}",
+    "{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}",
+    "{ipBlock: {cidr: '::/0'}}",
+];
+const KUBERNETES_PORTS: &[&str] = &[
+    "{port: 53, protocol: UDP}",
+    "{port: 50, endPort: 60}",
+    "{port: 443}",
+    "{protocol: SCTP}",
+];
+const POLICY_TYPES: &[&str] = &[
+    "",
+    ", policyTypes: [Ingress]",
+    ", policyTypes: [Egress]",
+    ", policyTypes: [Ingress, Egress]",
+];
+const ACTIONS: &[&str] = &["Accept", "Deny", "Pass"];
+const WORKLOADS: &[&str] = &[
+    "{namespaces: {}}",
+    "{namespaces: {matchLabels: {kubernetes.io/metadata.name: b}}}",
+    "{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: x}}}}",
+];
+const OTHERS: &[&str] = &[
+    "{namespaces: {}}",
+    "{namespaces: {matchLabels: {kubernetes.io/metadata.name: b}}}",
+    "{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: x}}}}",
+    "{networks: [10.0.0.0/8]}",
+    "{networks: [10.1.0.0/16, '2001:db8::/32']}",
+    "{nodes: {}}",
+];
+const TIER_PORTS: &[&str] = &[
+    "",
+    ", protocols: [{tcp: {destinationPort: {number: 53}}}]",
+    ", protocols: [{udp: {destinationPort: {number: 53}}}]",
+    ", protocols: [{tcp: {destinationPort: {range: {start: 50, end: 60}}}}]",
+    ", protocols: [{sctp: {}}, {tcp: {}}]",
+];
+const INSIDE: &[&str] = &[
+    "{ports: [{port: '60', protocol: TCP}], rules: {http: [{method: GET}]}}",
+    "{ports: [{port: '61', protocol: TCP}], rules: {http: [{}]}}",
+];
+
 /// One to three policies.
 pub(crate) fn policies(input: &mut Input<'_>) -> String {
     let documents: Vec<String> = (0..=input.below(3))
         .map(|_| {
-            let (kind, namespace) = if input.flag() {
-                ("CiliumClusterwideNetworkPolicy", "")
-            } else {
-                ("CiliumNetworkPolicy", ", namespace: a")
+            let (kind, namespace) = match input.below(8) {
+                0..=2 => ("CiliumClusterwideNetworkPolicy", ""),
+                3..=5 => ("CiliumNetworkPolicy", ", namespace: a"),
+                6 => return network_policy(input),
+                _ => return cluster_network_policy(input),
             };
             let spec = spec(input);
             format!(
@@ -136,6 +183,58 @@ fn clause(input: &mut Input<'_>, egress: bool, allow: bool) -> String {
     format!("{{{}}}", parts.join(", "))
 }
 
+fn network_policy(input: &mut Input<'_>) -> String {
+    let mut rules = |kind: &str| {
+        let rules: Vec<String> = (0..input.below(3))
+            .map(|_| {
+                let peers = list(input, kind, KUBERNETES_PEERS);
+                let ports = list(input, "ports", KUBERNETES_PORTS);
+                format!("{{{peers}, {ports}}}")
+            })
+            .collect();
+        rules.join(", ")
+    };
+    let (ingress, egress) = (rules("from"), rules("to"));
+    let types = input.pick(POLICY_TYPES);
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: a}}\n\
+         spec: {{podSelector: {{}}, ingress: [{ingress}], egress: [{egress}]{types}}}\n"
+    )
+}
+
+fn cluster_network_policy(input: &mut Input<'_>) -> String {
+    let mut rules = |egress: bool| {
+        let rules: Vec<String> = (0..input.below(3))
+            .map(|_| {
+                // Names go with Accept only.
+                let names = egress && input.below(4) == 0;
+                let action = if names {
+                    "Accept"
+                } else {
+                    *input.pick(ACTIONS)
+                };
+                let peer = match (names, egress) {
+                    (true, _) => "{domainNames: ['*.test']}",
+                    (false, true) => *input.pick(OTHERS),
+                    (false, false) => *input.pick(WORKLOADS),
+                };
+                let list = if egress { "to" } else { "from" };
+                let port = input.pick(TIER_PORTS);
+                format!("{{action: {action}, {list}: [{peer}]{port}}}")
+            })
+            .collect();
+        rules.join(", ")
+    };
+    let (ingress, egress) = (rules(false), rules(true));
+    let tier = input.pick(&["Admin", "Baseline"]);
+    let priority = input.below(3);
+    format!(
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\n\
+         spec: {{tier: {tier}, priority: {priority}, subject: {{namespaces: {{}}}}, \
+         ingress: [{ingress}], egress: [{egress}]}}\n"
+    )
+}
+
 fn port_rule(input: &mut Input<'_>, names: bool) -> String {
     if names && input.below(3) == 0 {
         let port = *input.pick(DNS_PORTS);
@@ -146,6 +245,10 @@ fn port_rule(input: &mut Input<'_>, names: bool) -> String {
             "{{ports: [{port}], rules: {{dns: [{}]}}}}",
             names.join(", ")
         );
+    }
+    // Ports of their own: a port read by two proxies would be a contradiction.
+    if names && input.below(6) == 0 {
+        return (*input.pick(INSIDE)).to_owned();
     }
     list(input, "{ports", PORTS) + "}"
 }

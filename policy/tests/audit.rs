@@ -1,5 +1,7 @@
 //! Policies in audit: what is enforced is what the others say alone.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod village;
 
 use policy::{
