@@ -2,8 +2,8 @@
 //!
 //! In:  the rows of `matrix/cases/mod.rs`.
 //! Out: for each line the packet's fate, and where it was dropped the side and the reason as the flow
-//!      records tell them; the same from the judge that works offline.
-//! Not here: names (`names.rs`, `agent_policies.rs`).
+//!      records tell them.
+//! Not here: the rows themselves (`cases`), who they are about (`village`).
 
 mod agent;
 #[path = "matrix/cases/mod.rs"]
@@ -35,7 +35,8 @@ struct Line {
     families: &'static [bool],
     from: &'static str,
     to: &'static str,
-    what: What,
+    /// None for a look-up alone.
+    what: Option<What>,
     expected: Fate,
 }
 
@@ -43,6 +44,7 @@ struct Line {
 enum Fate {
     Arrives,
     Dropped { ingress: bool, reason: u64 },
+    Refused,
 }
 
 impl Line {
@@ -58,6 +60,7 @@ impl Line {
         };
         let expected = match fate {
             ["ok"] => Fate::Arrives,
+            ["refused"] => Fate::Refused,
             [side @ ("ingress" | "egress"), reason] => Fate::Dropped {
                 ingress: *side == "ingress",
                 reason: reason.parse()?,
@@ -69,7 +72,10 @@ impl Line {
             families,
             from,
             to,
-            what: what.parse()?,
+            what: match *what {
+                "dns" => None,
+                what => Some(what.parse()?),
+            },
             expected,
         })
     }
@@ -101,7 +107,7 @@ fn every_row_holds_on_the_wire_with_its_reason() -> Result<()> {
     }
     println!("{rows} policies, {tried} flows");
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    ensure!(rows >= 70 && tried >= 300, "{rows} rows, {tried} flows");
+    ensure!(rows >= 94 && tried >= 390, "{rows} rows, {tried} flows");
     Ok(())
 }
 
@@ -162,17 +168,25 @@ fn try_line(village: &Village<'_>, line: &Line, v4: bool) -> Result<()> {
         let found = village.actor(name, v4)?;
         found.with_context(|| format!("{name} has no address of the family"))
     };
-    let (from, to) = (actor(line.from)?, actor(line.to)?);
-    let address = match (line.from, v4) {
-        ("nodeport", true) => ip(support::world::address::HOST4)?,
-        _ => to.address,
-    };
+    let from = actor(line.from)?;
     let began = humantime(SystemTime::now())?;
+    let address = match (line.from, v4) {
+        _ if line.to.contains('.') => match look_up(village, line, v4)? {
+            Some(address) => address,
+            None => return told_of_refusal(village, line, &began),
+        },
+        ("nodeport", true) => ip(support::world::address::HOST4)?,
+        _ => actor(line.to)?.address,
+    };
+    let Some(what) = line.what else {
+        ensure!(line.expected == Fate::Arrives, "it was answered");
+        return Ok(());
+    };
     let patience = match line.expected {
         Fate::Arrives => patience(PATIENT),
-        Fate::Dropped { .. } => SHORT,
+        Fate::Dropped { .. } | Fate::Refused => SHORT,
     };
-    let arrived = ask(from.netns, from.source, address, line.what, patience)?;
+    let arrived = ask(from.netns, from.source, address, what, patience)?;
     let Fate::Dropped { ingress, reason } = line.expected else {
         ensure!(
             arrived,
@@ -239,6 +253,49 @@ fn try_line(village: &Village<'_>, line: &Line, v4: bool) -> Result<()> {
             .json_lines(&["observe", "--last", "5"]);
         format!("{} since {began}: {all:?}", line.text)
     })?
+}
+
+/// The address of a name, as a workload learns it from the cluster's resolver; none when it may not
+/// ask for the name.
+fn look_up(village: &Village<'_>, line: &Line, v4: bool) -> Result<Option<IpAddr>> {
+    let pod = village.pod(line.from).context("only workloads look up")?;
+    let family = if v4 { "A" } else { "AAAA" };
+    let answer = pod.ok(&format!(
+        "dig +time=4 +tries=2 +noall +comments +answer @{} {} {family}",
+        support::world::address::RESOLVER,
+        line.to
+    ))?;
+    if line.expected == Fate::Refused {
+        ensure!(answer.contains("status: REFUSED"), "{answer}");
+        return Ok(None);
+    }
+    let address = answer.lines().rev().find_map(|line| {
+        let last = line.split_whitespace().next_back()?;
+        last.parse().ok()
+    });
+    address.with_context(|| answer).map(Some)
+}
+
+fn told_of_refusal(village: &Village<'_>, line: &Line, began: &str) -> Result<()> {
+    support::until(TOLD, "the record of the refusal", || {
+        let records = village.node.client().json_lines(&[
+            "observe",
+            "--since",
+            began,
+            "--verdict",
+            "DROPPED",
+            "--name",
+            line.to,
+        ]);
+        let records = records.ok()?;
+        records
+            .iter()
+            .any(|record| {
+                record.pointer("/source/pod_name").and_then(Value::as_str) == Some(line.from)
+                    && record.get("l7").is_some()
+            })
+            .then_some(())
+    })
 }
 
 /// What was dropped of somebody since.

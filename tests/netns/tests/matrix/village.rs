@@ -106,6 +106,8 @@ impl<'w> Village<'w> {
                  - {{name: health, namespace: test, labels: {{\"reserved:health\": \"\"}}, ips: [203.0.113.21]}}\n\
                  - {{name: ingress, namespace: test, labels: {{\"reserved:ingress\": \"\"}}, ips: [203.0.113.22]}}\n\
                  - {{name: init, namespace: test, labels: {{\"reserved:init\": \"\"}}, ips: [203.0.113.23]}}\n\
+                 - {{name: abroad, namespace: test, labels: {{name: abroad, \
+                 io.cilium.k8s.policy.cluster: west}}, ips: [203.0.113.24]}}\n\
                  services:\n\
                  - {{name: git, namespace: test, ips: [10.96.0.9], \
                  ports: [{{port: 80, targetPort: 8080}}], backends: [test/echo]}}\n\
@@ -170,6 +172,7 @@ impl<'w> Village<'w> {
             "health" => (&world.world, true, one_of("203.0.113.21", None)?),
             "ingress" => (&world.world, true, one_of("203.0.113.22", None)?),
             "init" => (&world.world, true, one_of("203.0.113.23", None)?),
+            "abroad" => (&world.world, true, one_of("203.0.113.24", None)?),
             "service" => (&world.world, true, one_of("10.96.0.9", None)?),
             "mixed" => (&world.world, true, one_of("10.96.0.11", None)?),
             _ => anyhow::bail!("nobody is called `{name}`"),

@@ -86,6 +86,7 @@ pub const ALL: &[&str] = &[
     "203.0.113.21",
     "203.0.113.22",
     "203.0.113.23",
+    "203.0.113.24",
 ];
 
 /// Addresses of `many.test`, in the order of the zone.

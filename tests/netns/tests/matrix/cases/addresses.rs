@@ -101,6 +101,18 @@ pub(super) fn cidr() -> Vec<Case> {
             ],
         ),
         case(
+            "pod-to-node-cidrpolicy",
+            // Nodes have labels and entities; a prefix means none of them unless Cilium is told otherwise.
+            about(
+                "client",
+                "  egress:\n  - toCIDR: [198.51.100.0/24, \"2001:db8:ffff::/64\"]",
+            ),
+            &[
+                "client > remote tcp/8080 = egress 133",
+                "client > host tcp/8080 = egress 133",
+            ],
+        ),
+        case(
             "a-whole-family-is-that-family",
             about("client", "  egress:\n  - toCIDR: [0.0.0.0/0]"),
             &[
@@ -131,6 +143,18 @@ pub(super) fn entities() -> Vec<Case> {
             ],
         ),
         case(
+            "to-entities-world-port-range",
+            about(
+                "client",
+                "  egress:\n  - toEntities: [world]\n    \
+                 toPorts: [{ports: [{port: \"8080\", endPort: 8090, protocol: TCP}]}]",
+            ),
+            &[
+                "client > outside tcp/8090 = ok",
+                "client > outside tcp/8091 = egress 133",
+            ],
+        ),
+        case(
             "from-entities-world",
             about("echo", "  ingress:\n  - fromEntities: [world]"),
             &[
@@ -157,6 +181,7 @@ pub(super) fn entities() -> Vec<Case> {
                 "client > host tcp/8080 = ok",
                 "client > remote tcp/8080 = ok",
                 "4: client > far tcp/8080 = ok",
+                "4: client > abroad tcp/8080 = egress 133",
                 "client > outside tcp/8080 = egress 133",
             ],
         ),
@@ -187,6 +212,15 @@ pub(super) fn entities() -> Vec<Case> {
                 "host > echo tcp/8080 = ingress 181",
                 "remote > echo tcp/8080 = ok",
                 "client > echo tcp/8080 = ok",
+            ],
+        ),
+        case(
+            "pod-to-controlplane-host",
+            about("client", "  egress:\n  - toEntities: [host, remote-node]"),
+            &[
+                "client > host tcp/8080 = ok",
+                "client > remote tcp/8080 = ok",
+                "client > outside tcp/8080 = egress 133",
             ],
         ),
         case(

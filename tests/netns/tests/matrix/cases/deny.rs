@@ -4,7 +4,7 @@
 //! Out: rows of the matrix.
 //! Not here: the form of a row (`super`).
 
-use super::{Case, about, allow_all, case};
+use super::{Case, about, allow_all, case, cnp};
 
 pub(super) fn deny() -> Vec<Case> {
     vec![
@@ -46,6 +46,50 @@ pub(super) fn deny() -> Vec<Case> {
                  egressDeny:\n  - toCIDR: [0.0.0.0/0, \"::/0\"]",
             ),
             &["client > outside tcp/8080 = egress 181"],
+        ),
+        case(
+            "client-egress-to-echo-expression-deny",
+            allow_all()
+                + &about(
+                    "client",
+                    "  egressDeny:\n  - toEndpoints: [{matchExpressions: \
+                     [{key: kind, operator: In, values: [echo]}]}]",
+                ),
+            &[
+                "client > echo tcp/8080 = egress 181",
+                "client > client2 tcp/8080 = ok",
+                "client > outside tcp/8080 = ok",
+            ],
+        ),
+        case(
+            "client-egress-to-echo-expression-deny-port-range",
+            allow_all()
+                + &about(
+                    "client",
+                    "  egressDeny:\n  - toEndpoints: [{matchExpressions: \
+                     [{key: kind, operator: In, values: [echo]}]}]\n    \
+                     toPorts: [{ports: [{port: \"8080\", endPort: 8090, protocol: TCP}]}]",
+                ),
+            &[
+                "client > echo tcp/8081 = egress 181",
+                "client > echo tcp/8091 = ok",
+            ],
+        ),
+        case(
+            "client-with-service-account-egress-to-echo-deny-port-range",
+            allow_all()
+                + &cnp(
+                    "row",
+                    "  endpointSelector: \
+                     {matchLabels: {io.cilium.k8s.policy.serviceaccount: client}}\n  \
+                     egressDeny:\n  - toEndpoints: [{matchLabels: {name: echo}}]\n    \
+                     toPorts: [{ports: [{port: \"8080\", endPort: 8090, protocol: TCP}]}]",
+                ),
+            &[
+                "client > echo tcp/8090 = egress 181",
+                "client > echo tcp/8091 = ok",
+                "client2 > echo tcp/8090 = ok",
+            ],
         ),
         case(
             "client-egress-to-echo-service-account-deny",
@@ -97,6 +141,19 @@ pub(super) fn modes() -> Vec<Case> {
             ),
             &[
                 "client2 > echo tcp/8080 = ingress 247",
+                "client > echo tcp/8080 = ingress 133",
+            ],
+        ),
+        case(
+            "echo-ingress-l7-named-port",
+            about(
+                "echo",
+                "  ingress:\n  - fromEndpoints: [{matchLabels: {name: client2}}]\n    toPorts: \
+                 [{ports: [{port: http-8080, protocol: TCP}], rules: {http: [{method: GET, path: /public}]}}]",
+            ),
+            &[
+                "client2 > echo tcp/8080 = ingress 247",
+                "client2 > echo tcp/8081 = ingress 133",
                 "client > echo tcp/8080 = ingress 133",
             ],
         ),

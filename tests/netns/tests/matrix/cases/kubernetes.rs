@@ -40,6 +40,49 @@ pub(super) fn kubernetes() -> Vec<Case> {
             ],
         ),
         case(
+            "echo-ingress-knp",
+            knp(
+                "row",
+                "  podSelector: {matchLabels: {name: echo}}\n  policyTypes: [Ingress]\n  \
+                 ingress: [{from: [{podSelector: {matchLabels: {name: client2}}}], \
+                 ports: [{port: 8080, protocol: TCP}]}]",
+            ),
+            &[
+                "client2 > echo tcp/8080 = ok",
+                "client2 > echo tcp/8081 = ingress 133",
+                "client > echo tcp/8080 = ingress 133",
+                "outside > echo tcp/8080 = ingress 133",
+            ],
+        ),
+        case(
+            "client-egress-knp",
+            knp(
+                "row",
+                "  podSelector: {matchLabels: {name: client}}\n  policyTypes: [Egress]\n  \
+                 egress: [{to: [{podSelector: {matchLabels: {kind: echo}}}], \
+                 ports: [{port: 8080, protocol: TCP}]}]",
+            ),
+            &[
+                "client > echo tcp/8080 = ok",
+                "client > echo tcp/8081 = egress 133",
+                "client > outside tcp/8080 = egress 133",
+            ],
+        ),
+        case(
+            "client-egress-expression-knp",
+            knp(
+                "row",
+                "  podSelector: {matchLabels: {name: client}}\n  policyTypes: [Egress]\n  \
+                 egress: [{to: [{podSelector: {matchExpressions: \
+                 [{key: kind, operator: In, values: [echo]}]}}]}]",
+            ),
+            &[
+                "client > echo tcp/8080 = ok",
+                "client > echo ping = ok",
+                "client > client2 tcp/8080 = egress 133",
+            ],
+        ),
+        case(
             "client-egress-knp-port-range",
             knp(
                 "row",
@@ -153,6 +196,27 @@ pub(super) fn tiers() -> Vec<Case> {
             &[
                 "client2 > echo tcp/8080 = ok",
                 "client > echo tcp/8080 = ingress 133",
+            ],
+        ),
+        case(
+            "echo-ingress-from-client-tiered-wildcard-pass-l7",
+            kcnp(
+                "row",
+                &format!(
+                    "  tier: Admin\n  priority: 10\n{SUBJECT}  ingress:\n  \
+                     - name: one\n    action: Deny\n    from: [{{pods: {{namespaceSelector: {{}}, \
+                     podSelector: {{matchLabels: {{name: client2}}}}}}}}]\n  \
+                     - name: rest\n    action: Pass\n    from: [{{namespaces: {{}}}}]"
+                ),
+            ) + &about(
+                "echo",
+                "  ingress:\n  - fromEndpoints: [{matchLabels: {kind: client}}]\n    toPorts: \
+                 [{ports: [{port: \"8080\", protocol: TCP}], rules: {http: [{method: GET, path: /}]}}]",
+            ),
+            &[
+                "client2 > echo tcp/8080 = ingress 181",
+                "client > echo tcp/8080 = ingress 247",
+                "client > echo tcp/8081 = ingress 133",
             ],
         ),
         case(

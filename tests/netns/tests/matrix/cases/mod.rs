@@ -2,16 +2,20 @@
 //!
 //! In:  nothing.
 //! Out: [`all`] cases. A line reads `FROM > TO WHAT = ok`, or `= egress 133`: which side drops it and
-//!      with which reason. It holds over IPv4 and IPv6 unless it begins with `4:` or `6:`.
+//!      with which reason. It holds over IPv4 and IPv6 unless it begins with `4:` or `6:`. A name is
+//!      looked up before it is asked; `dns` is the look-up alone, and may be `refused`.
 //! Not here: who they are (`village`), trying it (`super`).
 //!
 //! The rows are those of Cilium's own connectivity tests (`cilium-cli/connectivity/builder`) as far
-//! as they are about L3, L4 and whole protocols; rows about names are in the tests of names.
+//! as they are about L3, L4, DNS and whole protocols, under their names; rows that need a proxy for
+//! requests say that they are refused without one. Not here: encryption, and what another process of
+//! Cilium does (`pod-to-ingress-service`, `host-firewall`, mutual authentication).
 
 mod addresses;
 mod deny;
 mod kubernetes;
 mod l4;
+mod names;
 mod pods;
 mod services;
 
@@ -94,6 +98,7 @@ pub(crate) fn all() -> Vec<Case> {
         kubernetes::kubernetes(),
         kubernetes::tiers(),
         deny::modes(),
+        names::names(),
     ]
     .into_iter()
     .flatten()

@@ -142,6 +142,57 @@ pub(super) fn pods() -> Vec<Case> {
             ],
         ),
         case(
+            "client-with-service-account-egress-to-echo-port-range",
+            cnp(
+                "row",
+                "  endpointSelector: {matchLabels: {io.cilium.k8s.policy.serviceaccount: client}}\n  \
+                 egress:\n  - toEndpoints: [{matchLabels: {kind: echo}}]\n    \
+                 toPorts: [{ports: [{port: \"8080\", endPort: 8090, protocol: TCP}]}]",
+            ),
+            &[
+                "client > echo tcp/8090 = ok",
+                "client > echo tcp/8091 = egress 133",
+                "client2 > echo tcp/8091 = ok",
+            ],
+        ),
+        case(
+            "client-egress-to-echo-service-account-port-range",
+            about(
+                "client",
+                "  egress:\n  - toEndpoints: \
+                 [{matchLabels: {io.cilium.k8s.policy.serviceaccount: echo}}]\n    \
+                 toPorts: [{ports: [{port: \"8080\", endPort: 8090, protocol: TCP}]}]",
+            ),
+            &[
+                "client > echo tcp/8080 = ok",
+                "client > echo tcp/8091 = egress 133",
+                "client > client2 tcp/8080 = egress 133",
+            ],
+        ),
+        case(
+            "policy-local-cluster-egress",
+            about(
+                "client",
+                "  egress:\n  - toEndpoints: [{matchLabels: {name: abroad}}, {matchLabels: {name: far}}]",
+            ),
+            &[
+                "4: client > far tcp/8080 = ok",
+                "4: client > abroad tcp/8080 = egress 133",
+            ],
+        ),
+        case(
+            "another-cluster-by-its-name",
+            about(
+                "client",
+                "  egress:\n  - toEndpoints: \
+                 [{matchLabels: {name: abroad, io.cilium.k8s.policy.cluster: west}}]",
+            ),
+            &[
+                "4: client > abroad tcp/8080 = ok",
+                "4: client > far tcp/8080 = egress 133",
+            ],
+        ),
+        case(
             "egress-to-specific-namespace-ccnp",
             ccnp(
                 "row",
