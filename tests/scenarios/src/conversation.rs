@@ -194,11 +194,15 @@ impl Conversation {
             name: name.to_owned(),
             qtype: qtype.to_owned(),
             class: DNSClass::IN,
-            edns: false,
+            edns: None,
         };
         for option in options {
             match option.split_once('=') {
-                None if *option == "edns" => asked.edns = true,
+                None if *option == "edns" => asked.edns = Some(Vec::new()),
+                Some(("option", option)) => asked
+                    .edns
+                    .get_or_insert_default()
+                    .push(edns_option(option)?),
                 Some(("port", value)) => port = value.parse()?,
                 Some(("id", value)) => asked.id = value.parse()?,
                 Some(("conn", value)) => connection = Some(value.parse()?),
@@ -456,6 +460,12 @@ impl Conversation {
     }
 }
 
+/// A code and bytes, as in `option=10:00ff`.
+fn edns_option(text: &str) -> Result<(u16, Vec<u8>)> {
+    let (code, data) = text.split_once(':').context("an option is CODE:BYTES")?;
+    Ok((code.parse()?, message::hex(data)?))
+}
+
 fn id_of(message: &[u8]) -> u16 {
     message
         .first_chunk::<2>()
@@ -499,6 +509,7 @@ fn reply(
         question: Some((asked.name.clone(), asked.qtype.clone(), asked.class)),
         rcode: "NOERROR".to_owned(),
         truncated: false,
+        edns: None,
         records,
     };
     let mut cut = 0;
@@ -509,6 +520,12 @@ fn reply(
             (Some(("question", name)), Some(question)) => question.0 = name.to_owned(),
             (Some(("type", qtype)), Some(question)) => question.1 = qtype.to_owned(),
             (Some(("class", "CH")), Some(question)) => question.2 = DNSClass::CH,
+            (Some(("option", option)), _) => {
+                replied
+                    .edns
+                    .get_or_insert_default()
+                    .push(edns_option(option)?);
+            }
             (Some(("cut", bytes)), _) => cut = bytes.parse()?,
             (None, _) if *option == "empty" => replied.question = None,
             (None, _) if *option == "tc" => replied.truncated = true,
@@ -539,6 +556,13 @@ fn forged(kind: &str, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
         "response" => bytes[2] |= 0x80,
         // Opcode NOTIFY.
         "notify" => bytes[2] |= 4 << 3,
+        // The others that are not QUERY; 7 to 15 are nobody's (RFC 6895 section 2.2).
+        "inverse" => bytes[2] |= 1 << 3,
+        "status" => bytes[2] |= 2 << 3,
+        "opcode-3" => bytes[2] |= 3 << 3,
+        "update" => bytes[2] |= 5 << 3,
+        "stateful" => bytes[2] |= 6 << 3,
+        "opcode-15" => bytes[2] |= 15 << 3,
         "no-question" => bytes[5] = 0,
         "two-questions" => bytes[5] = 2,
         // The first label becomes a pointer to the header.

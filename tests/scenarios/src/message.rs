@@ -12,7 +12,8 @@ use hickory_proto::{
     rr::{
         DNSClass, Name, RData, Record, RecordType,
         rdata::{
-            A, AAAA, CNAME, HTTPS, SVCB,
+            A, AAAA, CNAME, HTTPS, NULL, SVCB,
+            opt::EdnsOption,
             svcb::{IpHint, SvcParamKey, SvcParamValue},
         },
     },
@@ -25,13 +26,40 @@ pub(crate) struct Asked {
     pub(crate) name: String,
     pub(crate) qtype: String,
     pub(crate) class: DNSClass,
-    pub(crate) edns: bool,
+    /// Its options, by code, if it has an OPT record.
+    pub(crate) edns: Option<Vec<(u16, Vec<u8>)>>,
 }
 
 fn query_of(name: &str, qtype: &str, class: DNSClass) -> Result<Query> {
-    let mut query = Query::query(wire_name(name)?, RecordType::from_str(qtype)?);
+    let mut query = Query::query(wire_name(name)?, record_type(qtype)?);
     query.set_query_class(class);
     Ok(query)
+}
+
+/// By name, or by number as RFC 3597 writes it.
+fn record_type(text: &str) -> Result<RecordType> {
+    Ok(match text.strip_prefix("TYPE") {
+        Some(number) => number.parse::<u16>()?.into(),
+        None => RecordType::from_str(text)?,
+    })
+}
+
+/// Bytes written as hexadecimal digits.
+pub(crate) fn hex(text: &str) -> Result<Vec<u8>> {
+    let digits: Vec<_> = text.chars().collect();
+    digits
+        .chunks(2)
+        .map(|pair| Ok(u8::from_str_radix(&pair.iter().collect::<String>(), 16)?))
+        .collect()
+}
+
+fn opt(options: &[(u16, Vec<u8>)]) -> Edns {
+    let mut edns = Edns::new();
+    for (code, data) in options {
+        let option = EdnsOption::Unknown(*code, data.clone());
+        edns.options_mut().insert(option);
+    }
+    edns
 }
 
 fn wire_name(text: &str) -> Result<Name> {
@@ -45,8 +73,8 @@ pub(crate) fn query(asked: &Asked) -> Result<Vec<u8>> {
     let mut message = Message::new(asked.id, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(query_of(&asked.name, &asked.qtype, asked.class)?);
-    if asked.edns {
-        message.set_edns(Edns::new());
+    if let Some(options) = &asked.edns {
+        message.set_edns(opt(options));
     }
     Ok(message.to_vec()?)
 }
@@ -58,6 +86,8 @@ pub(crate) struct Replied {
     pub(crate) question: Option<(String, String, DNSClass)>,
     pub(crate) rcode: String,
     pub(crate) truncated: bool,
+    /// As in a query.
+    pub(crate) edns: Option<Vec<(u16, Vec<u8>)>>,
     /// Section, name, TTL, type, data.
     pub(crate) records: Vec<Vec<String>>,
 }
@@ -78,6 +108,9 @@ impl Replied {
         if let Some((name, qtype, class)) = &self.question {
             message.add_query(query_of(name, qtype, *class)?);
         }
+        if let Some(options) = &self.edns {
+            message.set_edns(opt(options));
+        }
         for words in &self.records {
             let [section, name, ttl, rtype, data @ ..] = &words[..] else {
                 bail!("record `{}`", words.join(" "));
@@ -85,6 +118,7 @@ impl Replied {
             let record = Record::from_rdata(wire_name(name)?, ttl.parse()?, rdata(rtype, data)?);
             match section.as_str() {
                 "answer" => message.add_answer(record),
+                "authority" => message.add_authority(record),
                 "additional" => message.add_additional(record),
                 other => bail!("section `{other}`"),
             };
@@ -138,7 +172,11 @@ fn rdata(rtype: &str, data: &[String]) -> Result<RData> {
                 params,
             )))
         }
-        other => bail!("record type `{other}`"),
+        // What the core has no word for, and this crate neither: bytes.
+        other => RData::Unknown {
+            code: record_type(other)?,
+            rdata: NULL::with(hex(first)?),
+        },
     })
 }
 
@@ -164,7 +202,8 @@ pub(crate) fn show(bytes: &[u8]) -> String {
     for query in &message.queries {
         line += &format!(" {} {}", query.name().to_ascii(), query.query_type());
     }
-    for record in message.answers.iter().chain(&message.additionals) {
+    let sections = message.answers.iter().chain(&message.authorities);
+    for record in sections.chain(&message.additionals) {
         line += &format!(
             " | {} {} {} {}",
             record.name.to_ascii(),
@@ -172,6 +211,15 @@ pub(crate) fn show(bytes: &[u8]) -> String {
             record.record_type(),
             record.data
         );
+    }
+    for (code, option) in message.edns.iter().flat_map(|edns| edns.options().as_ref()) {
+        let code = u16::from(*code);
+        if let Ok(data) = Vec::<u8>::try_from(option)
+            && code != 15
+        {
+            let digits: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+            line += &format!(" option {code} {digits}");
+        }
     }
     let extended = message
         .edns

@@ -51,6 +51,7 @@ scripts! {
     cname_chain_belongs_to_the_queried_name
     cname_loop_ends
     deleted_endpoint_leaves_nothing
+    dname_leads_on_by_its_alias
     dot_inside_a_label_is_not_a_boundary
     duplicate_is_answered_once
     endpoints_learn_apart
@@ -66,18 +67,25 @@ scripts! {
     ipv6_is_learned_like_ipv4
     map_full_refuses_with_a_reason
     no_answer_before_its_write
+    no_name_opens_an_address_of_the_cluster
     nothing_rests_on_a_write_that_failed
+    odd_answers_are_understood
     only_class_in_teaches
+    only_queries_are_proxied
+    options_pass_both_ways
     own_resolver_teaches_nothing
     policy_changes_while_an_answer_is_written
     private_addresses_are_withheld_by_setting
     rebinding_addresses_are_withheld
+    reconnecting_after_a_short_ttl
     records_off_the_chain_teach_nothing
     redirect_fails_over
     refused_as_nxdomain
     refused_with_extended_error
     removed_rule_closes_at_once
     retransmission_is_sent_on_and_answered_once
+    rotating_addresses_each_have_their_time
+    rule_for_an_aliases_target_opens_nothing
     search_list_names_are_names_of_their_own
     silence_is_passed_on
     tcp_answers_out_of_order
@@ -86,6 +94,7 @@ scripts! {
     two_names_of_one_selector_share_a_slot
     two_names_on_one_address_end_separately
     unchanged_answer_writes_nothing
+    unknown_types_pass_untouched
     unmatched_names_never_push_out_matched_ones
     unreachable_resolver_is_servfail
     unreadable_answer_is_servfail
