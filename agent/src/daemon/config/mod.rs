@@ -44,6 +44,9 @@ pub struct Config {
     /// When endpoints are restricted.
     #[serde(default)]
     pub(crate) enforcement: Enforcement,
+    /// Nothing is refused anybody; what would be is told.
+    #[serde(default)]
+    pub(crate) audit: bool,
     /// How programs are attached.
     #[serde(default)]
     pub(crate) attach: AttachHow,
@@ -87,10 +90,11 @@ impl Config {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let mut config: Self =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
         config
             .check()
             .map_err(|(field, reason)| ConfigError::Value {
@@ -98,6 +102,9 @@ impl Config {
                 field,
                 reason,
             })?;
+        for endpoint in &mut config.endpoints {
+            endpoint.audit |= config.audit;
+        }
         Ok(config)
     }
 
