@@ -29,7 +29,7 @@ use crate::{
     Attach, AttachError, Attached, Counters, EndpointSpec, Events, FlowRow, LearnedRow, LoadError,
     MapError, Metrics, Origin, PolicyRow, Program, Ran, Run, Sizes, Standing, Writer,
     attach::{self, FROM_POD, Hook, TO_POD},
-    dump,
+    clock, dump,
     error::chain,
     ipcache::{Addresses, IpCache, Prefixes},
     pins::Pins,
@@ -100,6 +100,7 @@ impl Datapath {
         identities: Arc<Mutex<LocalIdentities>>,
         pins: Option<&Pins>,
     ) -> Result<Self, LoadError> {
+        clock::check()?;
         let mut loader = EbpfLoader::new();
         if let Some(pins) = pins {
             shape::check(OBJECT, sizes, pins)?;

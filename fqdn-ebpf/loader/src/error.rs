@@ -49,6 +49,12 @@ pub enum LoadError {
         /// What it is.
         what: String,
     },
+    /// This process reads another clock than the programs.
+    #[error(
+        "this time namespace has a boot clock of its own, and the kernel programs have not: what is \
+         learned would end at another time; start namegate outside of it"
+    )]
+    Clock,
     /// The verifier refused a program.
     #[error("the kernel refused program `{program}`: {reason}")]
     Refused {

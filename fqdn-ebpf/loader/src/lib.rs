@@ -11,6 +11,7 @@
 mod adopt;
 mod attach;
 mod carry;
+mod clock;
 mod datapath;
 mod dump;
 mod endpoint;
