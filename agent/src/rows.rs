@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rows with times of day.
-pub(crate) fn cache(rows: Vec<dnsproxy_core::CacheRow>, clock: WallClock) -> Vec<CacheRow> {
+pub(crate) fn cache(rows: Vec<dnsproxy_core::CacheRow>, clock: &WallClock) -> Vec<CacheRow> {
     rows.into_iter()
         .map(|row| CacheRow {
             endpoint: row.endpoint.get(),

@@ -34,8 +34,8 @@ pub(crate) struct Inspector(pub(crate) Arc<Agent>);
 impl Inspector {
     /// The ledgers of all shards; what a shard does not tell in time is left out.
     pub(crate) async fn rows(&self) -> Vec<CacheRow> {
-        let clock = self.0.engine().clock;
-        rows::cache(ledgers(&self.0).await, clock)
+        let clock = self.0.engine().clock.clone();
+        rows::cache(ledgers(&self.0).await, &clock)
     }
     /// Exact totals.
     pub(crate) fn totals(&self) -> Totals {
@@ -299,7 +299,7 @@ impl Source for Inspector {
         };
         let known = Known {
             datapath: &engine.datapath,
-            clock: engine.clock,
+            clock: engine.clock.clone(),
             labels: engine.catalog.labels(),
             locals: engine.catalog.shared_locals(),
             selectors: engine.catalog.selectors(),

@@ -378,6 +378,14 @@ impl Loop {
 
     async fn tick(&mut self) -> Result<(), DaemonError> {
         self.ticks = self.ticks.wrapping_add(1);
+        let set = self
+            .agent
+            .engine()
+            .clock
+            .follow(Timestamp::now(), dnsproxy::now());
+        if let Some(by) = set {
+            tracing::info!(%by, "the time of day was set; what was learned ends when it would have");
+        }
         if self.ticks.is_multiple_of(LOOK_AFTER) {
             self.agent.engine().look_after();
         }

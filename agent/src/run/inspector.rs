@@ -96,7 +96,7 @@ impl Inspector {
         if self.shard.send(question).await.is_err() {
             return Vec::new();
         }
-        rows::cache(rows.await.unwrap_or_default(), self.clock)
+        rows::cache(rows.await.unwrap_or_default(), &self.clock)
     }
 
     /// Exact totals.
@@ -183,7 +183,7 @@ impl Source for Inspector {
     fn list(&self, what: &str) -> Option<Rows> {
         let known = Known {
             datapath: &self.datapath(),
-            clock: self.clock,
+            clock: self.clock.clone(),
             labels: &self.world.ids,
             locals: Arc::clone(&self.locals),
             selectors: &self.world.selectors,

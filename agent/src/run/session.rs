@@ -101,7 +101,7 @@ pub(crate) fn session(
         source: std::io::ErrorKind::ResourceBusy.into(),
     })?;
     let inspector = Arc::new(Inspector {
-        recorder: Mutex::new(Recorder::new(subject, clock)),
+        recorder: Mutex::new(Recorder::new(subject, clock.clone())),
         shard: shard.control.clone(),
         datapath: Mutex::new(datapath),
         lost_records,

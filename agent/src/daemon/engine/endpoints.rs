@@ -151,7 +151,7 @@ impl Engine {
             wiring,
             policy: installed.ids,
         });
-        let (tail, clock) = (Arc::clone(&self.tail), self.clock);
+        let (tail, clock) = (Arc::clone(&self.tail), self.clock.clone());
         let subject = Subject {
             endpoint: workload.told(id),
             policy: installed.policies,
