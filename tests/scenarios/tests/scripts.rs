@@ -40,6 +40,7 @@ macro_rules! scripts {
 
 scripts! {
     a_query_is_not_a_reply
+    a_machine_that_slept_grants_nothing_that_is_over
     added_rule_opens_at_once
     address_quota_evicts_the_endpoints_own_oldest
     another_port_of_a_trusted_server_teaches_nothing
