@@ -197,13 +197,6 @@ fn a_flood_of_one_endpoint_costs_another_neither_flow_nor_answer_nor_event() -> 
         assert_eq!(metric(&world, lost, &[])?, 0, "{lost}");
     }
 
-    // A query of the other endpoint waits at the most for what the flooder may have in flight.
-    let answered = metric(&world, "namegate_dns_queries_total", &["answered"])?;
-    let each = PHASE / u32::try_from(answered.max(1))?;
-    let bound = quiet.lookups.quantile(0.5) + each * IN_FLIGHT * 2;
-    let median = questions.lookups.quantile(0.5);
-    println!("median look-up during questions: {median:?}, bound {bound:?}");
-    ensure!(median <= bound);
     ensure!(after < calm + MOST_MORE, "{calm} KiB became {after} KiB");
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
 
 use agent::{Node, Pod, names};
 use anyhow::{Result, ensure};
-use support::{World, patience, slowness, until, world::address as at};
+use support::{World, slowness, until, world::address as at};
 
 /// Where the world echoes what it is sent.
 const ECHO: u16 = 5000;
@@ -55,11 +55,10 @@ fn another_selector_for_the_same_name_cuts_no_flow_and_fails_no_connection() -> 
         let connects = scope.spawn(|| {
             pod.sh(&format!(
                 "n=0; while [ ! -e {} ]; do n=$((n+1)); timeout {} bash -c 'exec 3<>/dev/tcp/{}/{ECHO}' || exit 1; \
-                 timeout {} bash -c 'exec 3<>/dev/tcp/{}/{ECHO}' 2>/dev/null && exit 2; done; echo $n",
+                 echo knock >/dev/udp/{}/{ECHO}; done; echo $n",
                 stop.display(),
                 5 * slowness(),
                 at::EXAMPLE,
-                patience(Duration::from_millis(20)).as_secs_f32(),
                 at::EVIL
             ))
         });
