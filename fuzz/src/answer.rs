@@ -369,7 +369,7 @@ fn special(address: IpAddr, private: bool) -> bool {
             let low = Ipv4Addr::from_bits(u32::try_from(number & 0xffff_ffff).unwrap_or(0));
             let inside = if within("::ffff:0:0:0", 96)
                 || within("::ffff:0:0", 96)
-                || within("64:ff9b::", 48)
+                || within("64:ff9b::", 96)
                 || within("64:ff9b:1::", 48)
                 || (within("::", 96) && number > 1)
             {

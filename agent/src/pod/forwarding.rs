@@ -9,8 +9,9 @@
 //! `accept_ra` is 2; those are set first, or the host would lose its default route.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use super::{PodError, owner::Owner, slots::LINK_PREFIX};
 
 const DIRECTORY: &str = "/run/namegate";
+/// The state file of a network namespace is called this and the namespace's number.
+const PREFIX: &str = "forwarding-";
 const V4: &str = "/proc/sys/net/ipv4";
 const V6: &str = "/proc/sys/net/ipv6";
 
@@ -52,6 +55,7 @@ pub(crate) fn acquire(
     owner: Owner,
 ) -> Result<Vec<String>, PodError> {
     write(&conf(V4, link, "forwarding"), "1")?;
+    sweep();
     let mut book = Book::open()?;
     book.state.users.retain(Owner::may_live);
     if book.state.users.is_empty() {
@@ -100,6 +104,65 @@ pub(crate) fn release(owner: Owner) -> Result<(), PodError> {
     book.save()
 }
 
+/// Removes the state files of namespaces that ended before their last run could: there is nothing left to put back,
+/// and the number may come again for another namespace.
+fn sweep() {
+    let Ok(entries) = fs::read_dir(DIRECTORY) else {
+        return;
+    };
+    let noted: Vec<(u64, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name.strip_prefix(PREFIX)?.parse().ok()?, entry.path()))
+        })
+        .collect();
+    if noted.is_empty() {
+        return;
+    }
+    let alive = namespaces();
+    for (inode, path) in noted {
+        if alive.contains(&inode) {
+            continue;
+        }
+        let opened = File::options().read(true).write(true).open(&path);
+        // Whoever holds the lock is in that namespace.
+        let Some(file) = opened
+            .ok()
+            .and_then(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+        else {
+            continue;
+        };
+        // A run that we cannot see may have a namespace that we cannot see.
+        if state_in(&file).is_ok_and(|state| !state.users.iter().any(Owner::may_live)) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// The network namespaces that a process is in or that are mounted somewhere.
+fn namespaces() -> BTreeSet<u64> {
+    let of_processes = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some(fs::metadata(entry.path().join("ns/net")).ok()?.ino()));
+    let mounts = read(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+    let mounted = mounts.lines().filter_map(|line| {
+        let root = line.split(' ').nth(3)?;
+        root.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+    });
+    of_processes.chain(mounted).collect()
+}
+
+/// What a state file holds. Only the first value counts: a crash may leave the tail of a longer one behind it.
+fn state_in(mut file: &File) -> io::Result<State> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let first = serde_json::Deserializer::from_str(&text).into_iter().next();
+    Ok(first.and_then(Result::ok).unwrap_or_default())
+}
+
 /// The state file of this network namespace, locked.
 #[derive(Debug)]
 struct Book {
@@ -111,7 +174,7 @@ struct Book {
 impl Book {
     fn open() -> Result<Self, PodError> {
         let inode = fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino());
-        let path = Path::new(DIRECTORY).join(format!("forwarding-{inode}"));
+        let path = Path::new(DIRECTORY).join(format!("{PREFIX}{inode}"));
         loop {
             let failed = |action, source| PodError::File {
                 action,
@@ -131,7 +194,7 @@ impl Book {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 other => other.map_err(|source| failed("open", source))?,
             };
-            let mut file = Flock::lock(file, FlockArg::LockExclusive)
+            let file = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| failed("lock", errno.into()))?;
             // The holder before us may have removed the file: then this is a lock on nothing.
             let same =
@@ -139,15 +202,7 @@ impl Book {
             if !fs::metadata(&path).is_ok_and(same) {
                 continue;
             }
-            let mut text = String::new();
-            file.read_to_string(&mut text)
-                .map_err(|source| failed("read", source))?;
-            // Only the first value counts: a crash may leave the tail of a longer one behind it.
-            let state = serde_json::Deserializer::from_str(&text)
-                .into_iter()
-                .next()
-                .and_then(Result::ok)
-                .unwrap_or_default();
+            let state = state_in(&file).map_err(|source| failed("read", source))?;
             return Ok(Self { file, path, state });
         }
     }

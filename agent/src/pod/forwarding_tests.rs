@@ -137,3 +137,42 @@ fn the_global_ipv6_switch_is_put_back_with_every_interface() {
         assert_eq!(on(&conf(V6, "b0", "accept_ra")), "1");
     });
 }
+
+#[test]
+fn notes_of_namespaces_that_are_gone_go_too() {
+    in_namespace(|| {
+        // No namespace has such a small number.
+        let note = |number: u32, users: Vec<Owner>| {
+            let path = Path::new(DIRECTORY).join(format!("{PREFIX}{number}"));
+            let state = State {
+                users,
+                ..State::default()
+            };
+            fs::create_dir_all(DIRECTORY).unwrap();
+            fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
+            path
+        };
+        let dead = Owner {
+            start: 1,
+            ..Owner::current()
+        };
+        let unseen = Owner {
+            pidns: 1,
+            ..Owner::current()
+        };
+        let gone = note(11, vec![dead]);
+        let elsewhere = note(12, vec![dead, unseen]);
+        acquire("a0", &["b0".to_owned()], false, Owner::current()).unwrap();
+        let left = (gone.exists(), elsewhere.exists());
+        release(Owner::current()).unwrap();
+        fs::remove_file(elsewhere).unwrap();
+        assert_eq!(left, (false, true));
+        let _ = fs::remove_dir(DIRECTORY);
+    });
+}
+
+#[test]
+fn this_namespace_is_alive() {
+    let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    assert!(namespaces().contains(&own));
+}

@@ -103,7 +103,9 @@ fn embedded(address: IpAddr) -> Option<IpAddr> {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => Some(v4(high, low)),
         [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
-        [0x64, 0xff9b, 0 | 1, _, _, _, high, low] => Some(v4(high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
+        // A network picks its own /96 of this /48.
+        [0x64, 0xff9b, 1, _, _, _, high, low] => Some(v4(high, low)),
         [0x2002, high, low, ..] => Some(v4(high, low)),
         // Teredo hides the client's address by inverting its bits.
         [0x2001, 0, .., high, low] => Some(v4(!high, !low)),
@@ -156,6 +158,7 @@ mod tests {
             "2606:4700::1",
             "fd12::1",
             "64:ff9b::101:101",
+            "64:ff9b:0:1::a9fe:a9fe",
             "2002:101:101::1",
         ] {
             check(&default, address, true);
@@ -182,6 +185,7 @@ mod tests {
             "::ffff:10.0.0.7",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::7f00:1",
+            "64:ff9b:1:2:3:4:7f00:1",
             "2002:7f00:1::1",
             "2001:0:4136:e378:8000:63bf:80ff:fffe",
             "64:ff9b::c000:20a",
