@@ -191,7 +191,7 @@ impl Book {
                 .open(&path);
             let file = match opened {
                 // The last run of somebody else removed the directory between the two calls.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(|source| failed("open", source))?,
             };
             let file = Flock::lock(file, FlockArg::LockExclusive)
