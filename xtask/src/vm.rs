@@ -30,7 +30,7 @@ pub(crate) struct Request {
     #[arg(long, value_enum)]
     kernel: Kernel,
     /// The guest's memory
-    #[arg(long, default_value = "2G")]
+    #[arg(long, default_value = "3G")]
     memory: String,
     /// Seconds after which the guest is ended
     #[arg(long, default_value_t = 3600)]

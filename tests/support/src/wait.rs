@@ -37,7 +37,7 @@ pub fn until<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Option<T
         if start.elapsed() > limit {
             bail!("gave up after {limit:?} waiting for {what}");
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(patience(POLL));
     }
 }
 

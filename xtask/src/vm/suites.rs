@@ -23,6 +23,8 @@ const PACKAGES: &[&str] = &["fqdn-ebpf-loader", "netns"];
 
 /// How much slower an emulated processor is, for tests that wait (`support::patience`).
 const EMULATED: u32 = 10;
+/// Tests at once where it is emulated: half of the time they wait for devices.
+const AT_ONCE: u32 = 5;
 
 /// Closes the output of one test program.
 const ENDED: &str = "vm: ended with status ";
@@ -116,7 +118,9 @@ impl Count {
 
 fn script(programs: &[Program], namegate: &Path, slowness: u32, filter: Option<&str>) -> String {
     let mut script = format!(
-        "export NAMEGATE_BIN={} NAMEGATE_SLOWNESS={slowness}\nall=0\necho \"vm: Linux $(uname -r)\"\n",
+        "export NAMEGATE_BIN={} NAMEGATE_SLOWNESS={slowness}\n\
+         [ {slowness} = 1 ] || export RUST_TEST_THREADS={AT_ONCE}\n\
+         all=0\necho \"vm: Linux $(uname -r)\"\n",
         quoted(namegate)
     );
     let filter = filter.map(quoted).unwrap_or_default();
