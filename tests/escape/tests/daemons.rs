@@ -27,7 +27,7 @@ fn masked(path: &str) -> Result<()> {
     let ours = Listener::at(path)?;
     if let Some(listener) = &ours {
         listener.self_test()?;
-        wait::until_true(Duration::from_secs(5), "the listener to count", || {
+        wait::until_true(Duration::from_secs(30), "the listener to count", || {
             listener.reached() >= 1
         })?;
     }
@@ -158,7 +158,7 @@ fn abstract_socket() -> Result<()> {
     Attack::perl(&program)
         .on(&host)?
         .refused("Connection refused")?;
-    wait::until_true(Duration::from_secs(5), "the outside connection", || {
+    wait::until_true(Duration::from_secs(30), "the outside connection", || {
         listener.reached() == 1
     })
 }
@@ -182,7 +182,7 @@ fn expose_lifts_what_it_names() -> Result<()> {
         .option("--expose", &path)
         .alone()?
         .refused("refused: ")?;
-    wait::until_true(Duration::from_secs(5), "the exposed connection", || {
+    wait::until_true(Duration::from_secs(30), "the exposed connection", || {
         named.reached() == 1
     })?;
     ensure!(other.reached() == 0);

@@ -78,7 +78,7 @@ fn a_policy_in_audit_refuses_nothing_and_the_others_still_do() -> Result<()> {
     // Enforced from now on: what was only reported is refused, and what was learned is still open.
     let enforced = watched().replace("mode: audit", "mode: enforce");
     node.policy("watched.yaml", &enforced)?;
-    until(Duration::from_secs(10), "the policy to be enforced", || {
+    until(Duration::from_secs(30), "the policy to be enforced", || {
         let knocked = pod.knock("other.test", at::OTHER).ok()?;
         netns::is_refused(&knocked).then_some(())
     })?;

@@ -129,7 +129,7 @@ fn a_flood_of_one_endpoint_costs_another_neither_flow_nor_answer_nor_event() -> 
     ]);
     follower.arg(node.socket());
     let follower = Process::spawn("observe -f", &mut follower)?;
-    until(Duration::from_secs(10), "observe", || {
+    until(Duration::from_secs(30), "observe", || {
         (!follower.stdout().is_empty()).then_some(())
     })?;
     let before = follower.stdout().lines().count();

@@ -28,7 +28,7 @@ fn always_restricts_who_is_selected_by_nothing() -> Result<()> {
     ensure!(world.arrived(at::EXAMPLE, 443)? == 0);
     // One rule about it counts as it does otherwise.
     node.policy("web.yaml", &names("web", "{}", &["example.test"]))?;
-    support::until(std::time::Duration::from_secs(10), "the policy", || {
+    support::until(std::time::Duration::from_secs(30), "the policy", || {
         let answer = pod.resolve("example.test").ok()?;
         answer.contains(at::EXAMPLE).then_some(())
     })?;

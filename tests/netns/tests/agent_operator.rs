@@ -181,7 +181,7 @@ fn metrics_and_health_have_a_port_of_their_own() -> Result<()> {
     ensure!(text.trim_end().contains("# EOF"), "{text}");
     node.policy("bad.yaml", "kind: [")?;
     support::until(
-        std::time::Duration::from_secs(5),
+        std::time::Duration::from_secs(30),
         "the failure in the metrics",
         || {
             let text = fetch("metrics").ok()?.stdout;

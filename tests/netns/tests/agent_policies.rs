@@ -2,15 +2,20 @@
 
 mod agent;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use agent::{Node, Pod, answered, names};
-use anyhow::{Result, ensure};
-use netns::refused;
-use support::{World, patience, until, world::address as at};
-
-/// From the change of a file to the verdict it asks for.
-const AT_ONCE: Duration = Duration::from_millis(100);
+use anyhow::{Context, Result, ensure};
+use netns::{refused, traffic};
+use support::{
+    World,
+    capture::{Capture, repeated_syns},
+    patience, until,
+    world::address as at,
+};
 
 /// How long until a bare connection succeeds, or fails, as wanted. A refused one is silent: a few
 /// milliseconds tell, because nothing here is further away than two veth pairs.
@@ -53,14 +58,10 @@ fn an_added_rule_opens_names_resolved_before_and_a_removed_one_closes_at_once() 
         answered(&node, &pod.get("example.test", at::EXAMPLE)?, at::EXAMPLE)?;
         node.remove_policy("api.yaml")?;
         slowest = slowest.max(until_open(&pod, at::API, false)?);
+        refused(&pod.knock("api.example.test", at::API)?)?;
     }
     println!("slowest change of policy: {slowest:?}");
     // How soon exactly is measured by `policy_latency`: here a probe takes longer than the agent.
-    ensure!(
-        slowest < patience(AT_ONCE + Duration::from_secs(3)),
-        "{slowest:?}\n{}",
-        node.log()
-    );
     refused(&pod.knock("other.test", at::OTHER)?)?;
     assert_eq!(world.arrived(at::OTHER, 443)?, 0);
     // The other endpoint resolved nothing, so nothing of this opened anything for it.
@@ -83,7 +84,7 @@ fn a_bad_file_keeps_the_last_good_policies_and_says_so() -> Result<()> {
         "bad.yaml",
         &names("bad", "{}", &["api.example.test"]).replace("toFQDNs", "toFQDN"),
     )?;
-    until(Duration::from_secs(5), "the mistake in `status`", || {
+    until(Duration::from_secs(30), "the mistake in `status`", || {
         let status = node.client().text(&["status"]).ok()?;
         (status.contains("bad.yaml") && status.contains("toFQDN")).then_some(())
     })?;
@@ -98,7 +99,7 @@ fn a_bad_file_keeps_the_last_good_policies_and_says_so() -> Result<()> {
     node.remove_policy("bad.yaml")?;
     node.remove_policy("web.yaml")?;
     until(
-        Duration::from_secs(5),
+        Duration::from_secs(30),
         "the empty folder in `status`",
         || {
             let status = node.client().text(&["status"]).ok()?;
@@ -156,34 +157,46 @@ fn prefixes_that_come_and_go_cut_no_flow_that_stays_allowed() -> Result<()> {
     let pod = Pod::routed(&world, 1)?;
     let wide = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: wide}\nspec:\n  \
                 endpointSelector: {}\n  egress:\n  - toCIDR: [203.0.113.0/24]\n    toPorts:\n    \
-                - ports: [{port: \"443\", protocol: TCP}]\n";
+                - ports: [{port: \"7\", protocol: TCP}]\n";
     node.policy("wide.yaml", wide)?;
     node.configure(&[(&pod, "{app: web}")], "")?;
     node.start()?;
     node.until_state(&pod, "enforcing")?;
-    // One connection that sends a request every few milliseconds while prefixes change.
-    let flow = std::thread::scope(|scope| -> Result<_> {
-        let flow = scope.spawn(|| {
-            pod.ok(&format!(
-                "exec 3<>/dev/tcp/{}/443; for i in $(seq 100); do timeout {} bash -c \
-                 'exec 3<>/dev/tcp/{}/443' || exit 1; sleep 0.01; done; echo held",
-                at::EXAMPLE,
-                patience(Duration::from_millis(500)).as_secs_f32(),
-                at::API
-            ))
-        });
-        for round in 0..10 {
-            let narrow = wide.replace("wide", "narrow").replace(
-                "203.0.113.0/24",
-                &format!("203.0.113.{round}/32, 203.0.113.11/32"),
-            );
-            node.policy("narrow.yaml", &narrow)?;
-            std::thread::sleep(Duration::from_millis(120));
-            node.remove_policy("narrow.yaml")?;
-            std::thread::sleep(Duration::from_millis(120));
+    // A SYN that was dropped would come again a second later, and be let through.
+    let syns = Capture::start(
+        &pod.netns,
+        "eth0",
+        "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn",
+    )?;
+    let to = |address: &str| at::ip(address).map(|ip| SocketAddr::new(ip, 7));
+    let held = traffic::held(&pod.netns, to(at::EXAMPLE)?)?;
+    let connects = traffic::connects(&pod.netns, to(at::API)?)?;
+    let applied = || node.log().matches("policies in force").count();
+    for round in 0..10 {
+        let narrow = wide.replace("wide", "narrow").replace(
+            "203.0.113.0/24",
+            &format!("203.0.113.{round}/32, 203.0.113.11/32"),
+        );
+        for change in [Some(narrow), None] {
+            let (before, flowed) = (applied(), (held.steps(), connects.steps()));
+            match change {
+                Some(narrow) => node.policy("narrow.yaml", &narrow)?,
+                None => node.remove_policy("narrow.yaml")?,
+            }
+            until(Duration::from_secs(30), "the change and traffic", || {
+                let ended = held.has_ended() || connects.has_ended();
+                let flows = held.steps() > flowed.0 && connects.steps() > flowed.1;
+                (ended || (applied() > before && flows)).then_some(())
+            })
+            .with_context(|| node.log())?;
         }
-        flow.join().map_err(|_| anyhow::anyhow!("panicked"))?
-    })?;
-    assert_eq!(flow.trim(), "held", "{}", node.log());
+    }
+    let shown = |error: anyhow::Error| error.context(node.log());
+    let (echoes, connections) = (
+        held.finish().map_err(shown)?,
+        connects.finish().map_err(shown)?,
+    );
+    println!("{echoes} echoes on one connection, {connections} connections");
+    assert_eq!(repeated_syns(&syns.finish()?), 0, "{}", node.log());
     Ok(())
 }

@@ -115,7 +115,7 @@ fn a_restart_keeps_flows_names_and_remaining_ttls() -> Result<()> {
         refused(&pod.knock("evil.test", at::EVIL)?)?;
     }
     std::fs::write(&stop, "")?;
-    let ended = flow.wait(Duration::from_secs(10))?;
+    let ended = flow.wait(Duration::from_secs(30))?;
     assert_eq!(
         ended.status,
         0,

@@ -66,7 +66,7 @@ fn another_selector_for_the_same_name_cuts_no_flow_and_fails_no_connection() -> 
             for edit in 1..=EDITS {
                 let way = WAYS.get(edit % WAYS.len()).copied().unwrap_or_default();
                 node.policy("web.yaml", &policy(way))?;
-                until(Duration::from_secs(10), "the edit in force", || {
+                until(Duration::from_secs(30), "the edit in force", || {
                     let applied = node.log().matches("policies in force").count();
                     (applied > edit || done.load(Ordering::Relaxed)).then_some(())
                 })?;

@@ -177,7 +177,7 @@ fn the_terminal_is_the_commands() -> Result<()> {
     })?;
     keyboard.write_all(b"typed\n")?;
     support::until(
-        std::time::Duration::from_secs(10),
+        std::time::Duration::from_secs(30),
         "what was typed, echoed and read",
         || (process.stdout().matches("typed").count() >= 2).then_some(()),
     )?;

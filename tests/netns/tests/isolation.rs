@@ -204,7 +204,7 @@ fn spoofed_source_addresses_and_hardware_addresses_are_dropped_with_their_own_re
         &tcp_syn(right, own4, target(at::EVIL, 445)?)?,
     )?;
     support::wait::until_true(
-        std::time::Duration::from_secs(5),
+        std::time::Duration::from_secs(30),
         "the honest frame",
         || world.arrived(at::EVIL, 445).is_ok_and(|count| count > 0),
     )?;

@@ -166,7 +166,7 @@ fn ctrl_c_on_a_terminal_reaches_the_command_once_and_nothing_is_left() -> Result
         process.stdout().contains("ready").then_some(())
     })?;
     let program = format!("{} run", support::tools::namegate()?.display());
-    let namegate = until(Duration::from_secs(5), "namegate", || {
+    let namegate = until(Duration::from_secs(30), "namegate", || {
         support::process::family(process.pid())
             .into_iter()
             .find(|pid| support::process::command_line(*pid).starts_with(&program))

@@ -27,7 +27,7 @@ const PATIENT: Duration = Duration::from_secs(8);
 /// For one that should not: a drop is silent, and everybody is two veth pairs away.
 const SHORT: Duration = Duration::from_millis(150);
 /// For a record to appear.
-const TOLD: Duration = Duration::from_secs(5);
+const TOLD: Duration = Duration::from_secs(30);
 
 /// One line of a case.
 struct Line {

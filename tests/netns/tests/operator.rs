@@ -251,7 +251,7 @@ fn observe_prints_one_line_per_verdict_with_names_and_reasons() -> Result<()> {
                 .and_then(Value::as_u64)
                 == Some(port)
     };
-    let flows = until(Duration::from_secs(5), "both verdicts", || {
+    let flows = until(Duration::from_secs(30), "both verdicts", || {
         let flows = client.json_lines(&["observe", "--last", "200"]).ok()?;
         (flows.iter().any(|f| is(f, "FORWARDED", 443))
             && flows.iter().any(|f| is(f, "DROPPED", 80)))
@@ -297,13 +297,13 @@ fn observe_prints_one_line_per_verdict_with_names_and_reasons() -> Result<()> {
             .any(|line| line.contains("DENIED") && line.contains("example.test")),
         "{compact}"
     );
-    until(Duration::from_secs(5), "the follower", || {
+    until(Duration::from_secs(30), "the follower", || {
         let followed = follower.stdout();
         (followed.contains("FORWARDED") && followed.contains("DROPPED")).then_some(())
     })?;
     pod.finish()?.expect(0)?;
     // With the run its stream ends.
-    follower.wait(Duration::from_secs(5))?;
+    follower.wait(Duration::from_secs(30))?;
     Ok(())
 }
 
@@ -347,7 +347,7 @@ fn with_several_runs_the_client_asks_which_and_with_one_it_finds_it() -> Result<
             "mkdir -p /run/namegate && mount -t tmpfs none /run/namegate && echo mounted && exec sleep 600",
         ),
     )?;
-    until(Duration::from_secs(5), "the mount", || {
+    until(Duration::from_secs(30), "the mount", || {
         holder.stdout().contains("mounted").then_some(())
     })?;
     let beside = |command: &std::process::Command| {

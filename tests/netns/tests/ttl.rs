@@ -25,11 +25,8 @@ fn two_names_with_different_ttls_on_one_address_end_separately() -> Result<()> {
         .allow("long.ttl.test:443")
         .shell()?;
     assert_eq!(pod.ok(&dig("+short long.ttl.test"))?, at::SHARED);
-    assert_eq!(pod.ok(&dig("+short short.ttl.test"))?, at::SHARED);
-    answered_by(
-        &pod.sh(&get(&format!("http://{}/", at::SHARED)))?,
-        at::SHARED,
-    )?;
+    // Looked up and used by one program: nothing comes in between.
+    answered_by(&pod.sh(&get("http://short.ttl.test/"))?, at::SHARED)?;
     answered_by(
         &pod.sh(&get(&format!("-k https://{}/", at::SHARED)))?,
         at::SHARED,
@@ -78,14 +75,14 @@ fn a_live_udp_flow_outlives_the_ttl_too() -> Result<()> {
         ]),
     )?;
     let ask = format!("echo ready | socat -t1 - UDP4:{}:5001", at::BRIEF);
-    support::wait::until_true(Duration::from_secs(10), "the echo", || {
+    support::wait::until_true(Duration::from_secs(30), "the echo", || {
         world
             .host
             .output("bash", &["-c", &ask])
             .is_ok_and(|output| output.stdout.contains("ready"))
     })?;
     // One socat is one socket: one flow from its first datagram to its last.
-    pod.ok("coproc FLOW { exec socat - UDP4:brief.test:5001; } 2>/dev/null; sleep 0.5")?;
+    pod.ok("coproc FLOW { exec socat - UDP4:brief.test:5001; } 2>/dev/null")?;
     let say = |word: &str| {
         format!(
             "echo {word} >&${{FLOW[1]}}; read -t 5 -u ${{FLOW[0]}} reply; test \"$reply\" = {word}"

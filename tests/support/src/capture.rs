@@ -104,7 +104,7 @@ impl Capture {
             .arg(filter);
         let tcpdump = Process::spawn("tcpdump", &mut command)?;
         let mut capture = Self { tcpdump, directory };
-        until_true(Duration::from_secs(10), "tcpdump to listen", || {
+        until_true(Duration::from_secs(30), "tcpdump to listen", || {
             capture.tcpdump.check().is_err() || capture.tcpdump.stderr().contains("listening on")
         })?;
         capture.tcpdump.check()?;
@@ -128,7 +128,7 @@ impl Capture {
         };
         from.run(|| std::net::UdpSocket::bind((any, 0))?.send_to(b"marker", (to, MARKER_PORT)))??;
         until_true(
-            Duration::from_secs(5),
+            Duration::from_secs(30),
             "the marker packet in the capture",
             || self.packets().is_ok_and(|packets| seen(&packets) > before),
         )?;
@@ -145,7 +145,7 @@ impl Capture {
         // tcpdump hands over what its buffer holds when it is told to stop.
         std::thread::sleep(patience(Duration::from_millis(300)));
         self.tcpdump.signal(nix::sys::signal::Signal::SIGINT)?;
-        let output = self.tcpdump.wait(Duration::from_secs(10))?;
+        let output = self.tcpdump.wait(Duration::from_secs(30))?;
         if !output.stderr.contains("\n0 packets dropped by kernel") {
             bail!("the capture is incomplete: {}", output.stderr);
         }

@@ -22,7 +22,7 @@ use crate::process::{all, command_line, family, is_alive, net_namespaces, output
 use crate::wait::until_true;
 
 /// How long the kernel and the janitor may take to put everything away.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The state of a machine that a run must not change for good.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -216,7 +216,7 @@ impl<'w> Village<'w> {
         let before = since()?;
         change()?;
         support::until(
-            std::time::Duration::from_secs(10),
+            std::time::Duration::from_secs(30),
             "the policies to be in force",
             || since().is_ok_and(|now| now != before).then_some(()),
         )

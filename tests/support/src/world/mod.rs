@@ -183,7 +183,7 @@ fn connect(host: &Netns, world: &Netns) -> Result<()> {
 /// compares later must not be still moving.
 fn link_local_settled(netns: &Netns, link: &str) -> Result<()> {
     until_true(
-        Duration::from_secs(10),
+        Duration::from_secs(30),
         &format!("the link-local address of {link}"),
         || {
             netns
