@@ -1,15 +1,124 @@
 //! What the control side says to a running shard, and what it may ask.
 //!
-//! In:  [`ControlMsg`]s over a channel.
+//! In:  [`ControlMsg`]s through a [`Control`].
 //! Out: answers over channels of their own; plain values only.
 //! Not here: acting on them (`shard`).
+//!
+//! A shard waits for its sockets only, so whoever sends it a message rings a bell that is one of
+//! them: once for each message, and once more when the sender goes.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr, os::fd::AsFd, sync::Arc};
 
 use dnsproxy_core::{CacheRow, Cleaned, Counters, Restored, Snapshot, Usage};
 use identity::EndpointId;
 use policy::fqdn::{Fqdn, Pattern};
-use tokio::sync::oneshot;
+use nix::{
+    errno::Errno,
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
+
+/// Messages that may wait for a shard.
+const CAPACITY: usize = 64;
+
+/// The way to a running shard. When the last one is dropped the shard stops.
+#[derive(Clone, Debug)]
+pub struct Control {
+    messages: mpsc::Sender<ControlMsg>,
+    // Dropped last: its ring is heard after the channel lost this sender.
+    bell: Ring,
+}
+
+impl Control {
+    /// Hands a message over; waits while too many others do.
+    ///
+    /// # Errors
+    /// When the shard has ended.
+    pub async fn send(&self, message: ControlMsg) -> Result<(), Ended> {
+        self.messages.send(message).await.map_err(|_| Ended)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// The same for callers outside of any runtime.
+    ///
+    /// # Errors
+    /// When the shard has ended.
+    pub fn blocking_send(&self, message: ControlMsg) -> Result<(), Ended> {
+        self.messages.blocking_send(message).map_err(|_| Ended)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+/// The shard has ended: nobody takes messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the DNS proxy has ended")]
+pub struct Ended;
+
+/// The shard's end.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    messages: mpsc::Receiver<ControlMsg>,
+    bell: Arc<EventFd>,
+}
+
+impl Orders {
+    /// What to watch: readable once for every message.
+    pub(crate) fn bell(&self) -> impl AsFd {
+        &*self.bell
+    }
+
+    /// The message behind one ring; [`ControlMsg::Stop`] when nobody can send any more.
+    pub(crate) fn next(&mut self) -> Option<ControlMsg> {
+        match self.bell.read() {
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(error) => tracing::warn!(%error, "reading the control bell failed"),
+        }
+        match self.messages.try_recv() {
+            Ok(message) => Some(message),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(ControlMsg::Stop),
+        }
+    }
+}
+
+/// Both ends of a control channel.
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub(crate) fn control() -> io::Result<(Control, Orders)> {
+    // As a semaphore, a read takes one ring.
+    let flags = EfdFlags::EFD_SEMAPHORE | EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let bell = Arc::new(EventFd::from_flags(flags)?);
+    let (sender, messages) = mpsc::channel(CAPACITY);
+    let control = Control {
+        messages: sender,
+        bell: Ring(Arc::clone(&bell)),
+    };
+    Ok((control, Orders { messages, bell }))
+}
+
+/// A bell that rings when it is dropped.
+#[derive(Clone, Debug)]
+struct Ring(Arc<EventFd>);
+
+impl Ring {
+    fn ring(&self) {
+        if let Err(error) = self.0.write(1) {
+            tracing::warn!(%error, "ringing for a shard failed");
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.ring();
+    }
+}
 
 /// One message to a shard. They are taken in order: an answer to one shows that those before it
 /// are in force.

@@ -1,7 +1,7 @@
 //! Datagrams, many per system call.
 //!
-//! In:  a UDP socket with something to read.
-//! Out: each datagram with its sender and, on a transparent socket, the address it was sent to.
+//! In:  a transparent UDP socket with something to read.
+//! Out: each datagram with its sender and the address it was going to before it was steered.
 //! Not here: what they say (`dnsproxy-core`).
 
 use std::{
@@ -22,38 +22,27 @@ use nix::{
 #[derive(Debug)]
 pub(crate) struct Datagram<'a> {
     pub(crate) from: SocketAddr,
-    /// Where it was going before it was steered; only on sockets that ask for it.
+    /// Where it was going before it was steered, if the socket tells.
     pub(crate) to: Option<SocketAddr>,
     /// Its bytes; none when it did not fit the buffer.
     pub(crate) bytes: Option<&'a [u8]>,
 }
 
-/// Room for one batch of datagrams. One inbox reads sockets of one family and kind: the system
-/// shortens the room for addresses and control messages to what it used, and it is used again.
+/// Room for one batch of datagrams. One inbox reads sockets of one family: the system shortens the
+/// room for addresses and control messages to what it used, and it is used again.
 pub(crate) struct Inbox {
     headers: MultiHeaders<SockaddrStorage>,
     buffer: Vec<u8>,
     each: usize,
-    kind: Kind,
-}
-
-/// Which sockets an inbox reads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    /// Datagrams that were going elsewhere; the socket tells where.
-    Steered,
-    /// Ordinary ones.
-    Plain,
 }
 
 impl Inbox {
     /// Room for `batch` datagrams of up to `each` bytes.
-    pub(crate) fn new(kind: Kind, batch: usize, each: usize) -> Self {
+    pub(crate) fn new(batch: usize, each: usize) -> Self {
         Self {
-            headers: headers(kind, batch),
+            headers: headers(batch),
             buffer: vec![0; batch * each],
             each,
-            kind,
         }
     }
 
@@ -84,11 +73,8 @@ impl Inbox {
         let mut whole = true;
         for message in received {
             count += 1;
-            let to = match self.kind {
-                Kind::Steered => destination(&message),
-                Kind::Plain => None,
-            };
-            whole &= to.is_some() || self.kind == Kind::Plain;
+            let to = destination(&message);
+            whole &= to.is_some();
             if let Some(from) = message.address.as_ref().and_then(address) {
                 let bytes = (!message.flags.contains(MsgFlags::MSG_TRUNC))
                     .then(|| message.iovs().next().unwrap_or_default());
@@ -97,18 +83,14 @@ impl Inbox {
         }
         // One datagram without a destination must not cost the next ones theirs.
         if !whole {
-            self.headers = headers(self.kind, batch);
+            self.headers = headers(batch);
         }
         Ok(count)
     }
 }
 
-fn headers(kind: Kind, batch: usize) -> MultiHeaders<SockaddrStorage> {
-    let control = match kind {
-        Kind::Steered => Some(cmsg_space!(libc::sockaddr_in6)),
-        Kind::Plain => None,
-    };
-    MultiHeaders::preallocate(batch, control)
+fn headers(batch: usize) -> MultiHeaders<SockaddrStorage> {
+    MultiHeaders::preallocate(batch, Some(cmsg_space!(libc::sockaddr_in6)))
 }
 
 fn destination(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<SocketAddr> {
@@ -145,7 +127,7 @@ mod tests {
         for length in [0, 1, 16, 17, 16, 16] {
             sender.send_to(&vec![7; length], target).unwrap();
         }
-        let mut inbox = Inbox::new(Kind::Plain, 4, 16);
+        let mut inbox = Inbox::new(4, 16);
         let mut lengths = Vec::new();
         for expected in [4, 2] {
             let count = inbox

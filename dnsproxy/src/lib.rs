@@ -25,10 +25,10 @@ mod upstreams;
 
 pub use clock::now;
 pub use connections::TcpLimits;
-pub use control::{ControlMsg, ShardCounters};
+pub use control::{Control, ControlMsg, Ended, ShardCounters};
 pub use entropy::entropy;
 pub use listeners::{ListenerSpec, Listeners};
 pub use opener::{Family, Opener, host_opener, local_opener};
-pub use shard::Shard;
+use shard::Shard;
 pub use thread::{ShardThread, spawn};
 pub use upstreams::Upstreams;

@@ -57,7 +57,14 @@ impl<T> PerFamily<T> {
         }
     }
 
-    pub(crate) fn of(&mut self, family: Family) -> &mut T {
+    pub(crate) fn of(&self, family: Family) -> &T {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, family: Family) -> &mut T {
         match family {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,

@@ -4,22 +4,18 @@
 //! Out: batches of [`Event`]s.
 //! Not here: reading and writing.
 //!
-//! One epoll instance of the shard's own holds all sockets and is itself the only descriptor that
-//! the runtime watches: hundreds of upstream sockets and thousands of connections cost neither a
-//! task nor a place in a `select!`. Level-triggered, so that whoever reads only a part is reminded; who was told of last is told of first, so no
-//! socket that is always ready keeps another from its turn.
+//! One epoll instance holds all sockets of a shard and is the only thing its thread ever waits for:
+//! one system call for each time it wakes up. Level-triggered, so that whoever reads only a part is
+//! reminded; who was told of last is told of first, so no socket that is always ready keeps another
+//! from its turn.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, RawFd},
-};
+use std::{io, os::fd::AsFd, time::Duration};
 
 use dnsproxy_core::{ConnectionId, PortSlot};
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
-use tokio::io::{Interest as RuntimeInterest, unix::AsyncFd};
 
 use crate::{listeners::Lane, opener::Family};
 
@@ -39,6 +35,8 @@ pub(crate) enum Token {
     Client(ConnectionId),
     /// A connection to a resolver on behalf of a client's.
     Resolver(ConnectionId, u8),
+    /// The bell of the control side.
+    Bell,
 }
 
 /// Which of the two sockets that a port slot may have (`upstreams`).
@@ -82,30 +80,17 @@ pub(crate) struct Event {
     pub(crate) broken: bool,
 }
 
-struct Watched(Epoll);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.0.as_raw_fd()
-    }
-}
-
 /// All sockets of a shard.
+#[derive(Debug)]
 pub(crate) struct Poller {
-    watched: AsyncFd<Watched>,
+    epoll: Epoll,
 }
 
 impl Poller {
-    /// An empty set, watched by the current runtime.
-    #[expect(
-        deprecated,
-        reason = "the successor is unsafe; what it demands holds: `Watched` owns its descriptor, \
-                  never changes it, and closes it only after the runtime has let go of it"
-    )]
+    /// An empty set.
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let watched = AsyncFd::with_interest(Watched(epoll), RuntimeInterest::READABLE)?;
-        Ok(Self { watched })
+        Ok(Self { epoll })
     }
 
     /// Watches a socket until it is closed.
@@ -116,7 +101,7 @@ impl Poller {
         interest: Interest,
     ) -> io::Result<()> {
         let event = EpollEvent::new(interest.flags(), token.encode());
-        self.watched.get_ref().0.add(socket, event)?;
+        self.epoll.add(socket, event)?;
         Ok(())
     }
 
@@ -128,35 +113,42 @@ impl Poller {
         interest: Interest,
     ) -> io::Result<()> {
         let mut event = EpollEvent::new(interest.flags(), token.encode());
-        self.watched.get_ref().0.modify(socket, &mut event)?;
+        self.epoll.modify(socket, &mut event)?;
         Ok(())
     }
 
-    /// Waits until at least one socket is ready. Cancelling loses nothing.
-    pub(crate) async fn ready(&self, events: &mut Vec<Event>) -> io::Result<()> {
-        loop {
-            let mut guard = self.watched.readable().await?;
-            let mut raw = [EpollEvent::empty(); BATCH];
-            let count = match guard.get_inner().0.wait(&mut raw, EpollTimeout::ZERO) {
-                Ok(count) => count,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            if count == 0 {
-                guard.clear_ready();
-                continue;
-            }
-            events.extend(raw.iter().take(count).filter_map(|event| {
-                Some(Event {
-                    token: Token::decode(event.data())?,
-                    broken: event
-                        .events()
-                        .intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
-                })
-            }));
-            return Ok(());
-        }
+    /// Waits until a socket is ready or the time is over, or for no reason at all.
+    pub(crate) fn wait(
+        &self,
+        time: Option<Duration>,
+        events: &mut Vec<Event>,
+    ) -> io::Result<()> {
+        let mut raw = [EpollEvent::empty(); BATCH];
+        let count = match self.epoll.wait(&mut raw, timeout(time)) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        events.extend(raw.iter().take(count).filter_map(|event| {
+            Some(Event {
+                token: Token::decode(event.data())?,
+                broken: event
+                    .events()
+                    .intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
+            })
+        }));
+        Ok(())
     }
+}
+
+/// Whole milliseconds, rounded up: what is due is not waited for, and what is due soon is not asked
+/// about over and over.
+fn timeout(time: Option<Duration>) -> EpollTimeout {
+    let Some(time) = time else {
+        return EpollTimeout::NONE;
+    };
+    let millis = i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+    EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX)
 }
 
 /// Bits of a token: kind (4), detail (4), number (56).
@@ -174,6 +166,7 @@ impl Token {
             ),
             Self::Client(id) => (4, 0, id.0),
             Self::Resolver(id, index) => (5, u64::from(index & 0xf), id.0),
+            Self::Bell => (6, 0, 0),
         };
         kind << 60 | detail << 56 | number & NUMBER
     }
@@ -190,6 +183,7 @@ impl Token {
             }),
             4 => Self::Client(ConnectionId(number)),
             5 => Self::Resolver(ConnectionId(number), u8::try_from(detail).ok()?),
+            6 => Self::Bell,
             _ => return None,
         })
     }
@@ -206,6 +200,16 @@ fn family(bit: u64) -> Family {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_is_never_shorter_than_asked_for() {
+        assert_eq!(timeout(None), EpollTimeout::NONE);
+        for (nanos, millis) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2)] {
+            let expected = EpollTimeout::try_from(millis).unwrap();
+            assert_eq!(timeout(Some(Duration::from_nanos(nanos))), expected);
+        }
+        assert_eq!(timeout(Some(Duration::MAX)), EpollTimeout::MAX);
+    }
 
     #[test]
     fn tokens_survive_the_kernel() {
@@ -228,6 +232,7 @@ mod tests {
             Token::Client(ConnectionId(0)),
             Token::Client(ConnectionId(NUMBER)),
             Token::Resolver(ConnectionId(NUMBER), 15),
+            Token::Bell,
         ]
         .into_iter()
         .chain(ports)

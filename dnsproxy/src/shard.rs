@@ -4,28 +4,23 @@
 //! Out: datagrams, stream messages, map writes through the [`LearnedWriter`], query records.
 //! Not here: any decision about a query or an answer (`dnsproxy-core`).
 //!
-//! Runs on a current-thread runtime. Nothing on the way of an answer changes threads or waits, but
-//! for the map write that the answer needs.
+//! Runs on a thread of its own, which waits in one place. Nothing on the way of an answer changes
+//! threads or waits, but for the map write that the answer needs.
 
 mod effects;
 
-use std::{collections::HashMap, fmt, io, net::IpAddr, time::Duration};
+use std::{collections::HashMap, fmt, io, net::IpAddr, ops::ControlFlow, time::Duration};
 
 use dnsproxy_core::{
     Client, ConnectionId, Core, LearnedWriter, Moment, QueryRecord, Snapshot, Via,
 };
 use identity::EndpointId;
-use tokio::{
-    select,
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
 
 use crate::{
     clock::now,
     connections::Connections,
-    control::{ControlMsg, ShardCounters},
-    datagram::{Inbox, Kind},
+    control::{ControlMsg, Orders, ShardCounters},
+    datagram::Inbox,
     listeners::{Lane, Listeners},
     opener::{Family, PerFamily},
     poller::{Event, Interest, Poller, PortToken, Token},
@@ -34,9 +29,9 @@ use crate::{
 };
 
 /// Queries per system call, and the room for each: no query without a fragment is longer.
-const QUERIES: (usize, usize) = (64, 4096);
-/// Replies of one source port per system call; a reply may fill a datagram.
-const UPSTREAM_REPLIES: (usize, usize) = (8, 1 << 16);
+const QUERIES: (usize, usize) = (16, 4096);
+/// Room for a reply: it may fill a datagram.
+const REPLY: usize = 1 << 16;
 /// Connections accepted per turn of the loop.
 const ACCEPTS: usize = 64;
 /// How long a listener rests when the system has no descriptors left.
@@ -45,7 +40,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(200);
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// One shard at work.
-pub struct Shard<W, R> {
+pub(crate) struct Shard<W, R> {
     core: Core,
     writer: W,
     records: R,
@@ -55,8 +50,9 @@ pub struct Shard<W, R> {
     connections: Connections,
     replies: Replies,
     queries: PerFamily<Inbox>,
-    answers: PerFamily<Inbox>,
+    room: Vec<u8>,
     poller: Poller,
+    orders: Orders,
     next_sweep: Moment,
     accept_at: Option<Moment>,
     counters: ShardCounters,
@@ -78,46 +74,32 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
     ///
     /// # Errors
     /// When the system refuses what the loop itself needs; single sockets failing is not that.
-    pub async fn run(
+    pub(crate) fn run(
         core: Core,
         listeners: Listeners,
         upstreams: Upstreams,
         writer: W,
-        mut control: mpsc::Receiver<ControlMsg>,
+        orders: Orders,
         records: R,
     ) -> io::Result<()> {
-        let mut shard = Self::new(core, listeners, upstreams, writer, records)?;
+        let mut shard = Self::new(core, listeners, upstreams, writer, orders, records)?;
         let mut events = Vec::new();
-        let mut armed = Moment::BOOT;
-        let timer = sleep_until(Instant::now());
-        tokio::pin!(timer);
-        loop {
-            let deadline = shard.deadline();
-            if let Some(deadline) = deadline
-                && deadline != armed
-            {
-                timer.as_mut().reset(Instant::now() + deadline.since(now()));
-                armed = deadline;
-            }
-            select! {
-                biased;
-                message = control.recv() => match message {
-                    Some(ControlMsg::Stop) | None => return Ok(()),
-                    Some(message) => shard.obey(message),
-                },
-                () = &mut timer, if deadline.is_some() => {}
-                ready = shard.poller.ready(&mut events) => ready?,
-            }
+        let mut going_on = true;
+        while going_on {
+            let time = shard.deadline().map(|deadline| deadline.since(now()));
+            shard.poller.wait(time, &mut events)?;
             for event in events.drain(..) {
-                shard.serve(event);
+                going_on &= shard.serve(event).is_continue();
             }
-            // Sockets may keep the loop from ever waiting for the timer.
-            if deadline.is_some_and(|deadline| deadline <= now()) {
-                shard.expire(now());
+            // Sockets may keep the loop from ever waiting until something is due.
+            let now = now();
+            if shard.deadline().is_some_and(|deadline| deadline <= now) {
+                shard.expire(now);
             }
-            shard.carry_out(now());
+            shard.carry_out(now);
             shard.flush();
         }
+        Ok(())
     }
 
     fn new(
@@ -125,9 +107,11 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
         listeners: Listeners,
         upstreams: Upstreams,
         writer: W,
+        orders: Orders,
         records: R,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
+        poller.add(&orders.bell(), Token::Bell, Interest::READ)?;
         for family in [Family::V4, Family::V6] {
             if let Some(sockets) = listeners.of(family) {
                 for (lane, sockets) in sockets.lanes() {
@@ -149,11 +133,10 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             listeners,
             upstreams,
             replies: Replies::new(),
-            queries: PerFamily::new(|| Inbox::new(Kind::Steered, QUERIES.0, QUERIES.1)),
-            answers: PerFamily::new(|| {
-                Inbox::new(Kind::Plain, UPSTREAM_REPLIES.0, UPSTREAM_REPLIES.1)
-            }),
+            queries: PerFamily::new(|| Inbox::new(QUERIES.0, QUERIES.1)),
+            room: vec![0; REPLY],
             poller,
+            orders,
             next_sweep: Moment::BOOT,
             accept_at: None,
             counters: ShardCounters::default(),
@@ -169,7 +152,7 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             .min()
     }
 
-    fn serve(&mut self, event: Event) {
+    fn serve(&mut self, event: Event) -> ControlFlow<()> {
         let now = now();
         match event.token {
             Token::Datagrams(family, lane) => self.serve_datagrams(now, family, lane),
@@ -177,7 +160,13 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             Token::Port(port) => self.serve_port(now, port),
             Token::Client(id) => self.serve_client(now, id, event.broken),
             Token::Resolver(id, index) => self.serve_resolver(now, id, index, event.broken),
+            Token::Bell => match self.orders.next() {
+                Some(ControlMsg::Stop) => return ControlFlow::Break(()),
+                Some(message) => self.obey(now, message),
+                None => {}
+            },
         }
+        ControlFlow::Continue(())
     }
 
     fn serve_datagrams(&mut self, now: Moment, family: Family, lane: Lane) {
@@ -185,7 +174,7 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             return;
         };
         let (core, endpoints, counters) = (&mut self.core, &self.endpoints, &mut self.counters);
-        let received = self.queries.of(family).receive(&sockets.udp, |datagram| {
+        let received = self.queries.of_mut(family).receive(&sockets.udp, |datagram| {
             let Some(&endpoint) = endpoints.get(&datagram.from.ip()) else {
                 counters.unknown_source += 1;
                 return;
@@ -251,17 +240,18 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
         let Some(socket) = self.upstreams.socket(port) else {
             return;
         };
-        let (core, counters) = (&mut self.core, &mut self.counters);
-        let received = self.answers.of(port.family).receive(socket, |datagram| {
-            counters.udp_upstream += 1;
-            if let Some(message) = datagram.bytes {
-                core.handle_reply(now, datagram.from, Via::Udp(port.slot), message);
+        // One at a time: with many ports there is rarely a second one, and looking for it costs as
+        // much as reading it. The poller tells of what is left.
+        match socket.recv_from(&mut self.room) {
+            Ok((length, from)) => {
+                self.counters.udp_upstream += 1;
+                if let Some(message) = self.room.get(..length) {
+                    self.core
+                        .handle_reply(now, from, Via::Udp(port.slot), message);
+                }
             }
-        });
-        if let Err(error) = received
-            && error.kind() != io::ErrorKind::WouldBlock
-        {
-            tracing::debug!(%error, "reading replies failed");
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => tracing::debug!(%error, "reading a reply failed"),
         }
         self.carry_out(now);
     }
@@ -291,8 +281,7 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
         self.settle(now, id);
     }
 
-    fn obey(&mut self, message: ControlMsg) {
-        let now = now();
+    fn obey(&mut self, now: Moment, message: ControlMsg) {
         match message {
             ControlMsg::Snapshot(snapshot) => self.adopt(now, *snapshot),
             ControlMsg::Restore(restored) => {

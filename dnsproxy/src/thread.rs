@@ -7,24 +7,19 @@
 use std::{io, thread};
 
 use dnsproxy_core::{Core, LearnedWriter, QueryRecord};
-use tokio::{runtime, sync::mpsc};
 
-use crate::{ControlMsg, Listeners, Shard, Upstreams};
-
-/// Control messages that may wait for a shard.
-const CONTROL: usize = 64;
+use crate::{Control, Listeners, Shard, Upstreams, control::control};
 
 /// A running shard.
 #[derive(Debug)]
 pub struct ShardThread {
-    /// What it is told. When every sender is gone it stops.
-    pub control: mpsc::Sender<ControlMsg>,
+    /// How it is told anything. When every copy is gone it stops.
+    pub control: Control,
     /// How it ended.
     pub end: thread::JoinHandle<io::Result<()>>,
 }
 
-/// Starts a shard on a thread with a current-thread runtime of its own, in the network namespace of
-/// the calling thread.
+/// Starts a shard on a thread of its own, in the network namespace of the calling thread.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -40,15 +35,9 @@ where
     W: LearnedWriter + Send + 'static,
     R: FnMut(QueryRecord) + Send + 'static,
 {
-    let (control, messages) = mpsc::channel(CONTROL);
+    let (control, orders) = control()?;
     let end = thread::Builder::new().name(name.into()).spawn(move || {
-        runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()?
-            .block_on(Shard::run(
-                core, listeners, upstreams, writer, messages, records,
-            ))
+        Shard::run(core, listeners, upstreams, writer, orders, records)
     })?;
     Ok(ShardThread { control, end })
 }

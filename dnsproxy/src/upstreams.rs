@@ -8,7 +8,6 @@
 //! after a number of queries. The old one stays open until its replies have come or timed out.
 
 use std::{
-    collections::HashMap,
     fmt, io,
     net::{SocketAddr, UdpSocket},
     time::Duration,
@@ -17,7 +16,7 @@ use std::{
 use dnsproxy_core::{Moment, PortSlot, Transport};
 
 use crate::{
-    opener::{Family, Opener},
+    opener::{Family, Opener, PerFamily},
     poller::{Interest, Poller, PortToken, Token},
 };
 
@@ -29,7 +28,8 @@ const REST: Duration = Duration::from_secs(30);
 /// The source ports of one shard.
 pub struct Upstreams {
     pub(crate) opener: Opener,
-    slots: HashMap<(Family, PortSlot), Slot>,
+    /// By the number of the slot.
+    slots: PerFamily<Vec<Slot>>,
 }
 
 /// Two places, so that one port can rest while the other is used.
@@ -49,7 +49,6 @@ struct Port {
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstreams")
-            .field("slots", &self.slots.len())
             .finish_non_exhaustive()
     }
 }
@@ -59,7 +58,7 @@ impl Upstreams {
     pub fn new(opener: Opener) -> Self {
         Self {
             opener,
-            slots: HashMap::new(),
+            slots: PerFamily::new(Vec::new),
         }
     }
 
@@ -73,7 +72,14 @@ impl Upstreams {
         message: &[u8],
     ) -> io::Result<()> {
         let family = Family::of(&server);
-        let entry = self.slots.entry((family, slot)).or_default();
+        let slots = self.slots.of_mut(family);
+        let at = usize::from(slot.0);
+        if slots.len() <= at {
+            slots.resize_with(at + 1, Slot::default);
+        }
+        let Some(entry) = slots.get_mut(at) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         entry.rotate(now);
         let second = entry.second;
         let [first_place, second_place] = &mut entry.places;
@@ -111,7 +117,8 @@ impl Upstreams {
 
     /// The socket behind a token, if it is still there.
     pub(crate) fn socket(&self, token: PortToken) -> Option<&UdpSocket> {
-        let slot = self.slots.get(&(token.family, token.slot))?;
+        let slots = self.slots.of(token.family);
+        let slot = slots.get(usize::from(token.slot.0))?;
         let [first, second] = &slot.places;
         let place = if token.second { second } else { first };
         place.as_ref().map(|port| &port.socket)
@@ -143,8 +150,8 @@ mod tests {
     use super::*;
     use crate::opener::local_opener;
 
-    #[tokio::test]
-    async fn a_worn_port_is_replaced_and_still_heard() {
+    #[test]
+    fn a_worn_port_is_replaced_and_still_heard() {
         let poller = Poller::new().unwrap();
         let mut upstreams = Upstreams::new(local_opener());
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -6,12 +6,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::PoisonError};
 
-use dnsproxy::ControlMsg;
+use dnsproxy::Control;
 use dnsproxy_core::{Learned, LearnedSlot, MAX_SLOTS, Moment, Restored, RestoredName};
 use fqdn_ebpf_loader::{Adopted, Pins, clear_filters};
 use identity::{EndpointId, LocalIdentity};
 use policy::fqdn::Fqdn;
-use tokio::sync::mpsc;
 
 use super::{
     engine::Engine,
@@ -85,7 +84,7 @@ impl Engine {
     pub(crate) fn come_into_heritage(
         &mut self,
         now: Moment,
-    ) -> Result<Vec<(mpsc::Sender<ControlMsg>, Restored)>, DaemonError> {
+    ) -> Result<Vec<(Control, Restored)>, DaemonError> {
         if !self.has_policies() {
             return Ok(Vec::new());
         }
@@ -103,7 +102,7 @@ impl Engine {
         &mut self,
         Heritage { adopted, past }: &Heritage,
         now: Moment,
-    ) -> Result<Vec<(mpsc::Sender<ControlMsg>, Restored)>, DaemonError> {
+    ) -> Result<Vec<(Control, Restored)>, DaemonError> {
         let live: BTreeSet<_> = self
             .workloads
             .values()

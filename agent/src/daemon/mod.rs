@@ -32,7 +32,7 @@ use std::{
     time::Duration,
 };
 
-use dnsproxy::{ControlMsg, ShardCounters};
+use dnsproxy::{Control, ControlMsg, ShardCounters};
 use dnsproxy_core::{Counters, QueryRecord};
 use fqdn_ebpf_loader::Events;
 use jiff::Timestamp;
@@ -106,7 +106,7 @@ impl Agent {
     }
 
     /// Where each shard of the DNS proxy takes orders.
-    pub(crate) fn controls(&self) -> Vec<mpsc::Sender<ControlMsg>> {
+    pub(crate) fn controls(&self) -> Vec<Control> {
         let engine = self.engine();
         engine.shards.iter().map(|s| s.control.clone()).collect()
     }

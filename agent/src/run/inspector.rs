@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use dnsproxy::ControlMsg;
+use dnsproxy::{Control, ControlMsg};
 use flows::{Filter, FlowRecord};
 use fqdn_ebpf_loader::Datapath;
 use identity::{EndpointId, LocalIdentities};
@@ -31,7 +31,7 @@ use crate::{
 /// Reads what there is to know about a run, from any thread.
 pub(crate) struct Inspector {
     pub(crate) recorder: Mutex<Recorder>,
-    pub(crate) shard: mpsc::Sender<ControlMsg>,
+    pub(crate) shard: Control,
     pub(crate) datapath: Mutex<Datapath>,
     pub(crate) lost_records: Arc<AtomicU64>,
     pub(crate) world: Arc<World>,

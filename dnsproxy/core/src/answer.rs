@@ -44,7 +44,10 @@ impl Answer {
         let mut chain: SmallVec<[&WireName; 4]> = SmallVec::new();
         let mut here = &section.asked;
         chain.push(here);
-        while let Some((target, ttl)) = aliases.remove(here) {
+        // Most answers have none, and a name is not hashed for nothing.
+        while !aliases.is_empty()
+            && let Some((target, ttl)) = aliases.remove(here)
+        {
             // An alias is taken out when it is followed, so a loop ends where it began.
             if chain.len() > MAX_CHAIN {
                 break;

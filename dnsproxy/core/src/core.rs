@@ -6,7 +6,7 @@
 //! Not here: any I/O; a shell that calls this from a test is as good as one with sockets.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -17,7 +17,7 @@ use policy::fqdn::{Fqdn, Pattern};
 use crate::{
     BatchId, CacheRow, Cleaned, Client, Config, ConnectionId, Counters, Effect, Moment, Restored,
     Snapshot,
-    exchange::{Exchange, Exchanges},
+    exchange::Exchanges,
     install::Pending,
     knowledge::Knowledge,
     ledger::Ledger,
@@ -36,7 +36,7 @@ pub struct Core {
     pub(crate) pending: BTreeMap<BatchId, Pending>,
     pub(crate) next_batch: u64,
     /// Queries without an answer yet, those waiting for their batch included.
-    pub(crate) in_flight: HashMap<EndpointId, usize>,
+    pub(crate) in_flight: BTreeMap<EndpointId, usize>,
     /// Upstreams that failed, and until when they are asked last.
     pub(crate) resting: BTreeMap<SocketAddr, Moment>,
     /// Entries whose write failed and is tried again.
@@ -57,7 +57,7 @@ impl Core {
             exchanges: Exchanges::default(),
             pending: BTreeMap::new(),
             next_batch: 0,
-            in_flight: HashMap::new(),
+            in_flight: BTreeMap::new(),
             resting: BTreeMap::new(),
             retries: BTreeSet::new(),
             effects: VecDeque::new(),
@@ -222,8 +222,7 @@ impl Core {
     }
 
     fn forget(&mut self, endpoint: EndpointId) {
-        let gone: Vec<Exchange> = self.exchanges.close_endpoint(endpoint);
-        drop(gone);
+        self.exchanges.close_endpoint(endpoint);
         self.in_flight.remove(&endpoint);
         self.retries.retain(|(_, of, _)| *of != endpoint);
         let changes = self.ledger.forget(endpoint);

@@ -9,10 +9,12 @@
 //! reply is still waited for.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeSet, HashMap},
+    hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState},
     net::SocketAddr,
 };
 
+use hashbrown::HashTable;
 use identity::EndpointId;
 use smallvec::SmallVec;
 
@@ -41,11 +43,25 @@ pub(crate) struct Exchange {
     pub(crate) message: Vec<u8>,
 }
 
+impl Exchange {
+    /// A client that heard nothing sends the same datagram again from the same port. Over TCP,
+    /// which retransmits by itself, every query is one.
+    fn is_repeated_by(&self, client: &Client, header: Header, question: &Question) -> bool {
+        self.client.connection.is_none()
+            && self.client == *client
+            && self.header.id == header.id
+            && self.question.bytes == question.bytes
+    }
+}
+
 /// Where an exchange is found in the tables.
 #[derive(Debug)]
 struct Place {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     reply: ReplyKey,
+    reply_hash: u64,
+    /// None over TCP.
+    ask_hash: Option<u64>,
     deadline: Moment,
 }
 
@@ -54,25 +70,6 @@ struct ReplyKey {
     server: SocketAddr,
     via: Via,
     id: u16,
-}
-
-/// A client that heard nothing sends the same datagram again from the same port.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct AskKey {
-    client: Client,
-    id: u16,
-    question: SmallVec<[u8; 64]>,
-}
-
-impl AskKey {
-    /// None over TCP, which retransmits by itself: there every query is one.
-    fn of(client: &Client, header: Header, question: &Question) -> Option<Self> {
-        client.connection.is_none().then(|| Self {
-            client: *client,
-            id: header.id,
-            question: question.bytes.clone(),
-        })
-    }
 }
 
 /// What a reply turns out to be.
@@ -94,12 +91,12 @@ pub(crate) struct NoId;
 #[derive(Default, Debug)]
 pub(crate) struct Exchanges {
     next: u64,
-    places: HashMap<ExchangeId, Place>,
-    by_reply: HashMap<ReplyKey, ExchangeId>,
-    by_ask: HashMap<AskKey, ExchangeId>,
+    places: HashMap<ExchangeId, Place, BuildHasherDefault<Serial>>,
+    by_reply: Index,
+    by_ask: Index,
     by_connection: BTreeSet<(ConnectionId, ExchangeId)>,
-    by_endpoint: BTreeSet<(EndpointId, ExchangeId)>,
     deadlines: BTreeSet<(Moment, ExchangeId)>,
+    secret: RandomState,
 }
 
 impl Exchanges {
@@ -107,42 +104,44 @@ impl Exchanges {
     /// `pick` draws a socket and an id.
     pub(crate) fn open(
         &mut self,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         deadline: Moment,
         mut pick: impl FnMut() -> (Via, u16),
     ) -> Result<(ExchangeId, Via, u16), NoId> {
-        let id = ExchangeId(self.next);
-        let reply = (0..ID_ATTEMPTS)
+        let (reply, reply_hash) = (0..ID_ATTEMPTS)
             .find_map(|_| {
-                let (via, wire_id) = pick();
+                let (via, id) = pick();
                 let key = ReplyKey {
                     server: exchange.server,
                     via,
-                    id: wire_id,
+                    id,
                 };
-                match self.by_reply.entry(key) {
-                    Entry::Vacant(free) => {
-                        free.insert(id);
-                        Some(key)
-                    }
-                    Entry::Occupied(_) => None,
-                }
+                let hash = self.secret.hash_one(key);
+                self.awaiting(&key, hash).is_none().then_some((key, hash))
             })
             .ok_or(NoId)?;
+        let id = ExchangeId(self.next);
         self.next += 1;
-        if let Some(ask) = AskKey::of(&exchange.client, exchange.header, &exchange.question) {
-            self.by_ask.insert(ask, id);
-        }
-        if let Some(connection) = exchange.client.connection {
-            self.by_connection.insert((connection, id));
-        }
-        self.by_endpoint.insert((exchange.client.endpoint, id));
+        self.by_reply.insert(reply_hash, id);
+        let ask_hash = match exchange.client.connection {
+            None => {
+                let hash = self.ask_hash(&exchange.client, exchange.header, &exchange.question);
+                self.by_ask.insert(hash, id);
+                Some(hash)
+            }
+            Some(connection) => {
+                self.by_connection.insert((connection, id));
+                None
+            }
+        };
         self.deadlines.insert((deadline, id));
         self.places.insert(
             id,
             Place {
                 exchange,
                 reply,
+                reply_hash,
+                ask_hash,
                 deadline,
             },
         );
@@ -156,9 +155,14 @@ impl Exchanges {
         header: Header,
         question: &Question,
     ) -> Option<(ExchangeId, SocketAddr, Via, u16)> {
-        let id = self.by_ask.get(&AskKey::of(client, header, question)?)?;
-        let place = self.places.get(id)?;
-        Some((*id, place.reply.server, place.reply.via, place.reply.id))
+        let hash = self.ask_hash(client, header, question);
+        let id = self.by_ask.find(hash, |id| {
+            self.places
+                .get(&id)
+                .is_some_and(|place| place.exchange.is_repeated_by(client, header, question))
+        })?;
+        let place = self.places.get(&id)?;
+        Some((id, place.reply.server, place.reply.via, place.reply.id))
     }
 
     /// Finds the question a reply answers.
@@ -174,7 +178,7 @@ impl Exchanges {
             via,
             id: header.id,
         };
-        let Some(id) = self.by_reply.get(&key).copied() else {
+        let Some(id) = self.awaiting(&key, self.secret.hash_one(key)) else {
             return Pairing::Unsolicited;
         };
         let echoed = self
@@ -185,46 +189,47 @@ impl Exchanges {
             return Pairing::WrongQuestion;
         }
         match self.close(id) {
-            Some(exchange) => Pairing::Paired(Box::new(exchange)),
+            Some(exchange) => Pairing::Paired(exchange),
             None => Pairing::Unsolicited,
         }
     }
 
     /// Stops waiting.
-    pub(crate) fn close(&mut self, id: ExchangeId) -> Option<Exchange> {
-        let Place {
-            exchange,
-            reply,
-            deadline,
-        } = self.places.remove(&id)?;
-        self.by_reply.remove(&reply);
-        if let Some(ask) = AskKey::of(&exchange.client, exchange.header, &exchange.question) {
-            self.by_ask.remove(&ask);
+    pub(crate) fn close(&mut self, id: ExchangeId) -> Option<Box<Exchange>> {
+        let place = self.places.remove(&id)?;
+        self.by_reply.remove(place.reply_hash, id);
+        if let Some(hash) = place.ask_hash {
+            self.by_ask.remove(hash, id);
         }
-        if let Some(connection) = exchange.client.connection {
+        if let Some(connection) = place.exchange.client.connection {
             self.by_connection.remove(&(connection, id));
         }
-        self.by_endpoint.remove(&(exchange.client.endpoint, id));
-        self.deadlines.remove(&(deadline, id));
-        Some(exchange)
+        self.deadlines.remove(&(place.deadline, id));
+        Some(place.exchange)
     }
 
     /// Stops waiting for everything a connection asked; how many that was.
-    pub(crate) fn close_connection(&mut self, connection: ConnectionId) -> Vec<Exchange> {
+    pub(crate) fn close_connection(&mut self, connection: ConnectionId) -> Vec<Box<Exchange>> {
         let range = (connection, ExchangeId(0))..=(connection, ExchangeId(u64::MAX));
         let ids: Vec<_> = self.by_connection.range(range).map(|(_, id)| *id).collect();
         ids.into_iter().filter_map(|id| self.close(id)).collect()
     }
 
     /// Stops waiting for everything an endpoint asked.
-    pub(crate) fn close_endpoint(&mut self, endpoint: EndpointId) -> Vec<Exchange> {
-        let range = (endpoint, ExchangeId(0))..=(endpoint, ExchangeId(u64::MAX));
-        let ids: Vec<_> = self.by_endpoint.range(range).map(|(_, id)| *id).collect();
-        ids.into_iter().filter_map(|id| self.close(id)).collect()
+    pub(crate) fn close_endpoint(&mut self, endpoint: EndpointId) {
+        let asked = |id: &ExchangeId| {
+            self.places
+                .get(id)
+                .is_some_and(|place| place.exchange.client.endpoint == endpoint)
+        };
+        let ids: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).filter(asked).collect();
+        for id in ids {
+            self.close(id);
+        }
     }
 
     /// An exchange whose deadline has come.
-    pub(crate) fn close_due(&mut self, now: Moment) -> Option<Exchange> {
+    pub(crate) fn close_due(&mut self, now: Moment) -> Option<Box<Exchange>> {
         let (deadline, id) = *self.deadlines.first()?;
         if deadline > now {
             return None;
@@ -241,6 +246,60 @@ impl Exchanges {
     pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
+
+    /// Who waits for such a reply.
+    fn awaiting(&self, key: &ReplyKey, hash: u64) -> Option<ExchangeId> {
+        self.by_reply.find(hash, |id| {
+            self.places.get(&id).is_some_and(|place| place.reply == *key)
+        })
+    }
+
+    fn ask_hash(&self, client: &Client, header: Header, question: &Question) -> u64 {
+        self.secret
+            .hash_one((client.address, header.id, &question.bytes[..]))
+    }
+}
+
+/// Exchanges by a hash of something in them, which is computed once and not kept a second time.
+#[derive(Default, Debug)]
+struct Index(HashTable<(u64, ExchangeId)>);
+
+impl Index {
+    fn insert(&mut self, hash: u64, id: ExchangeId) {
+        self.0.insert_unique(hash, (hash, id), |(hash, _)| *hash);
+    }
+
+    fn find(&self, hash: u64, mut is: impl FnMut(ExchangeId) -> bool) -> Option<ExchangeId> {
+        let found = self.0.find(hash, |(other, id)| *other == hash && is(*id));
+        found.map(|(_, id)| *id)
+    }
+
+    fn remove(&mut self, hash: u64, id: ExchangeId) {
+        if let Ok(entry) = self.0.find_entry(hash, |(_, other)| *other == id) {
+            entry.remove();
+        }
+    }
+}
+
+/// Spreads numbers that are handed out here: nobody else chooses them, so it needs no secret.
+#[derive(Default)]
+struct Serial(u64);
+
+impl Hasher for Serial {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4).
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 #[cfg(test)]
@@ -250,9 +309,9 @@ mod tests {
 
     const QUESTION: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
 
-    fn exchange(port: u16, connection: Option<u64>) -> Exchange {
+    fn exchange(port: u16, connection: Option<u64>) -> Box<Exchange> {
         let header = Header::read(QUESTION).unwrap();
-        Exchange {
+        Box::new(Exchange {
             client: Client {
                 endpoint: EndpointId::new(7),
                 address: ([10, 0, 0, 7], port).into(),
@@ -266,7 +325,7 @@ mod tests {
             server: ([10, 96, 0, 10], 53).into(),
             rest: SmallVec::new(),
             message: Vec::new(),
-        }
+        })
     }
 
     #[test]
@@ -300,8 +359,9 @@ mod tests {
         assert_eq!(exchanges.close_connection(ConnectionId(1)).len(), 2);
         assert!(exchanges.close_due(Moment::from_nanos(1)).is_some());
         assert!(exchanges.close_due(Moment::from_nanos(1)).is_none());
-        assert_eq!(exchanges.close_endpoint(EndpointId::new(8)).len(), 0);
-        assert_eq!(exchanges.close_endpoint(EndpointId::new(7)).len(), 2);
+        exchanges.close_endpoint(EndpointId::new(8));
+        assert_eq!(exchanges.len(), 2);
+        exchanges.close_endpoint(EndpointId::new(7));
         assert_eq!(exchanges.deadline(), None);
         let Exchanges {
             next: _,
@@ -309,11 +369,11 @@ mod tests {
             by_reply,
             by_ask,
             by_connection,
-            by_endpoint,
             deadlines,
+            secret: _,
         } = exchanges;
-        assert!(places.is_empty() && by_reply.is_empty() && by_ask.is_empty());
-        assert!(by_connection.is_empty() && by_endpoint.is_empty() && deadlines.is_empty());
+        assert!(places.is_empty() && by_reply.0.is_empty() && by_ask.0.is_empty());
+        assert!(by_connection.is_empty() && deadlines.is_empty());
     }
 
     #[test]

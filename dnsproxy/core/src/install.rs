@@ -64,12 +64,12 @@ impl PendingAnswer {
 
 impl Core {
     /// Enters a lesson in the ledger and has it installed.
-    pub(crate) fn teach(&mut self, now: Moment, mut answer: PendingAnswer) {
+    pub(crate) fn teach(&mut self, now: Moment, mut answer: Box<PendingAnswer>) {
         match self.ledger.teach(now, &answer.lesson) {
             Ok((changes, undo)) => {
                 answer.undo = undo;
                 answer.attempts += 1;
-                self.install(changes, Pending::Answer(Box::new(answer)));
+                self.install(changes, Pending::Answer(answer));
             }
             Err(error) => self.not_learned(now, answer, error.to_string()),
         }
@@ -97,7 +97,7 @@ impl Core {
     pub fn handle_installed(&mut self, now: Moment, proof: Installed) {
         let batch = proof.batch();
         match self.pending.remove(&batch) {
-            Some(Pending::Answer(answer)) => self.installed(now, *answer, proof),
+            Some(Pending::Answer(answer)) => self.installed(now, answer, proof),
             Some(Pending::Upkeep(places)) => {
                 for (endpoint, address) in places {
                     self.ledger.settled(batch, endpoint, address);
@@ -107,26 +107,21 @@ impl Core {
         }
     }
 
-    fn installed(&mut self, now: Moment, answer: PendingAnswer, proof: Installed) {
-        let PendingAnswer {
-            outcome,
-            lesson,
-            undo,
-            workload,
-            attempts,
-        } = answer;
+    fn installed(&mut self, now: Moment, mut answer: Box<PendingAnswer>, proof: Installed) {
+        let lesson = &answer.lesson;
         let Some(in_force) = self.knowledge.workload(lesson.endpoint).cloned() else {
             return;
         };
-        self.ledger.written(proof.batch(), &lesson, &undo);
-        let same = Arc::ptr_eq(&in_force, &workload)
+        self.ledger.written(proof.batch(), lesson, &answer.undo);
+        let same = Arc::ptr_eq(&in_force, &answer.workload)
             || in_force.selectors_matching(&lesson.name) == lesson.set;
         if !same {
-            return self.judge(now, outcome, &in_force);
+            return self.judge(now, answer.outcome, &in_force);
         }
-        if self.ledger.confirm(now, &lesson) {
+        if self.ledger.confirm(now, lesson) {
             self.counters.taught += 1;
             self.left_flight(lesson.endpoint);
+            let outcome = answer.outcome;
             let record = outcome.record(now, QueryVerdict::Taught);
             // Recorded first: whoever writes names down has done so before a client knows of them.
             self.effects.push_back(Effect::Record(record));
@@ -137,18 +132,12 @@ impl Core {
             });
             return;
         }
-        let again = PendingAnswer {
-            outcome,
-            lesson,
-            undo: Undo::default(),
-            workload,
-            attempts,
-        };
-        if attempts < MAX_ATTEMPTS {
-            return self.teach(now, again);
+        if answer.attempts < MAX_ATTEMPTS {
+            answer.undo = Undo::default();
+            return self.teach(now, answer);
         }
         let reason = "what the answer opens was taken back while it was written".to_owned();
-        self.not_learned(now, again, reason);
+        self.not_learned(now, answer, reason);
     }
 
     /// A batch is not, or not entirely, in the kernel.
@@ -159,7 +148,7 @@ impl Core {
             Some(Pending::Answer(answer)) => {
                 let changes = self.ledger.undo(now, batch, &answer.lesson, &answer.undo);
                 self.install_upkeep(changes);
-                self.not_learned(now, *answer, error.to_string());
+                self.not_learned(now, answer, error.to_string());
             }
             Some(Pending::Upkeep(places)) => {
                 for (endpoint, address) in places {
@@ -178,7 +167,7 @@ impl Core {
 
     /// An answer that cannot be learned from is not released, or the client would connect to
     /// what the kernel drops. In audit mode nothing of ours may cost the workload an answer.
-    fn not_learned(&mut self, now: Moment, answer: PendingAnswer, reason: String) {
+    fn not_learned(&mut self, now: Moment, answer: Box<PendingAnswer>, reason: String) {
         let outcome = answer.outcome;
         let audit = self
             .knowledge

@@ -141,7 +141,7 @@ impl Core {
             );
         };
         let record = rejected.record(QueryVerdict::Forwarded, None);
-        let exchange = Exchange {
+        let exchange = Box::new(Exchange {
             client,
             header,
             question: question.clone(),
@@ -154,7 +154,7 @@ impl Core {
                 message.to_vec()
             },
             rest,
-        };
+        });
         match self.forward(now, exchange, message.to_vec()) {
             Ok(()) => self.effects.push_back(Effect::Record(record)),
             Err(NoId) => {
@@ -173,7 +173,7 @@ impl Core {
     pub(crate) fn forward(
         &mut self,
         now: Moment,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         message: Vec<u8>,
     ) -> Result<(), NoId> {
         let client = exchange.client;

@@ -31,7 +31,7 @@ use crate::{
 /// A reply on its way to the client.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) exchange: Exchange,
+    pub(crate) exchange: Box<Exchange>,
     pub(crate) message: Vec<u8>,
     pub(crate) rcode: u16,
     pub(crate) answer: Answer,
@@ -49,7 +49,7 @@ impl Core {
             }
         };
         match self.exchanges.pair(canonical(server), via, header, message) {
-            Pairing::Paired(exchange) => self.replied(now, *exchange, header, message),
+            Pairing::Paired(exchange) => self.replied(now, exchange, header, message),
             Pairing::WrongQuestion => self.counters.wrong_question += 1,
             Pairing::Unsolicited => self.counters.unsolicited += 1,
         }
@@ -76,7 +76,7 @@ impl Core {
 
     /// Nothing came in time. The last resolver's silence is passed on: an answer made up here
     /// would be cached by clients as the truth.
-    pub(crate) fn silent(&mut self, now: Moment, exchange: Exchange) {
+    pub(crate) fn silent(&mut self, now: Moment, exchange: Box<Exchange>) {
         self.rest_upstream(now, &exchange);
         let Some(exchange) = self.ask_next(now, exchange) else {
             return;
@@ -89,7 +89,13 @@ impl Core {
     }
 
     /// Gives SERVFAIL with a reason.
-    pub(crate) fn fail(&mut self, now: Moment, exchange: Exchange, info: Info, reason: String) {
+    pub(crate) fn fail(
+        &mut self,
+        now: Moment,
+        exchange: Box<Exchange>,
+        info: Info,
+        reason: String,
+    ) {
         self.left_flight(exchange.client.endpoint);
         let message = refusal::reply(
             exchange.header,
@@ -118,7 +124,13 @@ impl Core {
         self.effects.push_back(Effect::Record(record));
     }
 
-    fn replied(&mut self, now: Moment, exchange: Exchange, header: Header, message: &[u8]) {
+    fn replied(
+        &mut self,
+        now: Moment,
+        exchange: Box<Exchange>,
+        header: Header,
+        message: &[u8],
+    ) {
         let rcode = header.rcode();
         let helpless = matches!(rcode, rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED);
         let exchange = if helpless && !exchange.rest.is_empty() {
@@ -218,12 +230,12 @@ impl Core {
         }
         self.teach(
             now,
-            PendingAnswer::new(outcome, lesson, Arc::clone(workload)),
+            Box::new(PendingAnswer::new(outcome, lesson, Arc::clone(workload))),
         );
     }
 
     /// Asks the next resolver; gives the exchange back when there is none.
-    fn ask_next(&mut self, now: Moment, mut exchange: Exchange) -> Option<Exchange> {
+    fn ask_next(&mut self, now: Moment, mut exchange: Box<Exchange>) -> Option<Box<Exchange>> {
         if exchange.rest.is_empty() || now >= exchange.arrived.after(self.config.upstream_timeout) {
             return Some(exchange);
         }

@@ -19,13 +19,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use dnsproxy::{ControlMsg, ShardThread};
+use dnsproxy::{Control, ShardThread};
 use dnsproxy_core::{EndpointSnapshot, Snapshot};
 use fqdn_ebpf_loader::{Datapath, PolicyId};
 use identity::{AddressBook, EndpointId, IdentityId, SelectorId};
 use ipnet::IpNet;
 use policy::{compiled::Layered, model::Policy};
-use tokio::sync::mpsc;
 
 use crate::{
     facts::View,
@@ -192,7 +191,7 @@ impl Engine {
     }
 
     /// What each shard of the proxy is to know from now on.
-    pub(crate) fn snapshots(&mut self) -> Vec<(mpsc::Sender<ControlMsg>, Snapshot)> {
+    pub(crate) fn snapshots(&mut self) -> Vec<(Control, Snapshot)> {
         self.revision += 1;
         let count = u32::try_from(self.shards.len()).unwrap_or(1).max(1);
         (0..count)

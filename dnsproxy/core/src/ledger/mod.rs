@@ -154,15 +154,18 @@ impl Ledger {
     /// so, its name is remembered. What the batch did not write itself may have failed or gone
     /// meanwhile.
     pub(crate) fn confirm(&mut self, now: Moment, lesson: &Lesson) -> bool {
-        let book = self.books.get(&lesson.endpoint);
+        let Some(book) = self.books.get(&lesson.endpoint) else {
+            return false;
+        };
+        let mut explained = true;
         let complete = lesson.addresses.iter().all(|address| {
-            book.and_then(|book| book.addresses.peek(address))
-                .is_some_and(|entry| {
-                    entry.doubt.is_none() && entry.covers(&lesson.set, lesson.expires)
-                })
+            book.addresses.peek(address).is_some_and(|entry| {
+                explained &= entry.names.contains(&lesson.name);
+                entry.doubt.is_none() && entry.covers(&lesson.set, lesson.expires)
+            })
         });
         if complete {
-            self.annotate(now, lesson);
+            self.annotate(now, lesson, explained);
         }
         complete
     }
@@ -401,15 +404,17 @@ impl Ledger {
         }
     }
 
-    fn annotate(&mut self, now: Moment, lesson: &Lesson) {
+    /// `explained`: the addresses know the name already.
+    fn annotate(&mut self, now: Moment, lesson: &Lesson, explained: bool) {
         let Some(book) = self.books.get_mut(&lesson.endpoint) else {
             return;
         };
-        for address in &lesson.addresses {
-            let Some(entry) = book.addresses.peek_mut(address) else {
-                continue;
-            };
-            entry.name(&lesson.name, self.limits.names_per_address);
+        if !explained {
+            for address in &lesson.addresses {
+                if let Some(entry) = book.addresses.peek_mut(address) {
+                    entry.name(&lesson.name, self.limits.names_per_address);
+                }
+            }
         }
         let mut is_new = false;
         let entry = book.names.get_or_insert_mut_ref(&lesson.name, || {
