@@ -11,11 +11,11 @@ use std::{io, net::IpAddr, os::fd::AsFd, sync::Arc};
 
 use dnsproxy_core::{CacheRow, Cleaned, Counters, Restored, Snapshot, Usage};
 use identity::EndpointId;
-use policy::fqdn::{Fqdn, Pattern};
 use nix::{
     errno::Errno,
     sys::eventfd::{EfdFlags, EventFd},
 };
+use policy::fqdn::{Fqdn, Pattern};
 use tokio::sync::{
     mpsc::{self, error::TryRecvError},
     oneshot,

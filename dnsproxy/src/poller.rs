@@ -118,11 +118,7 @@ impl Poller {
     }
 
     /// Waits until a socket is ready or the time is over, or for no reason at all.
-    pub(crate) fn wait(
-        &self,
-        time: Option<Duration>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<()> {
+    pub(crate) fn wait(&self, time: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let mut raw = [EpollEvent::empty(); BATCH];
         let count = match self.epoll.wait(&mut raw, timeout(time)) {
             Ok(count) => count,

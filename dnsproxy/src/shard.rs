@@ -174,28 +174,31 @@ impl<W: LearnedWriter, R: FnMut(QueryRecord)> Shard<W, R> {
             return;
         };
         let (core, endpoints, counters) = (&mut self.core, &self.endpoints, &mut self.counters);
-        let received = self.queries.of_mut(family).receive(&sockets.udp, |datagram| {
-            let Some(&endpoint) = endpoints.get(&datagram.from.ip()) else {
-                counters.unknown_source += 1;
-                return;
-            };
-            let Some(server) = datagram.to else {
-                counters.not_steered += 1;
-                return;
-            };
-            let Some(message) = datagram.bytes else {
-                counters.oversized += 1;
-                return;
-            };
-            counters.udp_queries += 1;
-            let client = Client {
-                endpoint,
-                address: datagram.from,
-                server,
-                connection: None,
-            };
-            core.handle_query(now, client, message);
-        });
+        let received = self
+            .queries
+            .of_mut(family)
+            .receive(&sockets.udp, |datagram| {
+                let Some(&endpoint) = endpoints.get(&datagram.from.ip()) else {
+                    counters.unknown_source += 1;
+                    return;
+                };
+                let Some(server) = datagram.to else {
+                    counters.not_steered += 1;
+                    return;
+                };
+                let Some(message) = datagram.bytes else {
+                    counters.oversized += 1;
+                    return;
+                };
+                counters.udp_queries += 1;
+                let client = Client {
+                    endpoint,
+                    address: datagram.from,
+                    server,
+                    connection: None,
+                };
+                core.handle_query(now, client, message);
+            });
         if let Err(error) = received
             && error.kind() != io::ErrorKind::WouldBlock
         {

@@ -36,8 +36,8 @@ where
     R: FnMut(QueryRecord) + Send + 'static,
 {
     let (control, orders) = control()?;
-    let end = thread::Builder::new().name(name.into()).spawn(move || {
-        Shard::run(core, listeners, upstreams, writer, orders, records)
-    })?;
+    let end = thread::Builder::new()
+        .name(name.into())
+        .spawn(move || Shard::run(core, listeners, upstreams, writer, orders, records))?;
     Ok(ShardThread { control, end })
 }

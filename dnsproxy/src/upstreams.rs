@@ -48,8 +48,7 @@ struct Port {
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstreams")
-            .finish_non_exhaustive()
+        f.debug_struct("Upstreams").finish_non_exhaustive()
     }
 }
 

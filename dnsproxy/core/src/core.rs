@@ -16,11 +16,7 @@ use policy::fqdn::{Fqdn, Pattern};
 
 use crate::{
     BatchId, CacheRow, Cleaned, Client, Config, ConnectionId, Counters, Effect, Moment, Restored,
-    Snapshot,
-    exchange::Exchanges,
-    install::Pending,
-    knowledge::Knowledge,
-    ledger::Ledger,
+    Snapshot, exchange::Exchanges, install::Pending, knowledge::Knowledge, ledger::Ledger,
 };
 
 /// How many deadlines one call of `handle_timeout` works off: a bound on the time it takes.

@@ -222,7 +222,12 @@ impl Exchanges {
                 .get(id)
                 .is_some_and(|place| place.exchange.client.endpoint == endpoint)
         };
-        let ids: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).filter(asked).collect();
+        let ids: Vec<_> = self
+            .deadlines
+            .iter()
+            .map(|(_, id)| *id)
+            .filter(asked)
+            .collect();
         for id in ids {
             self.close(id);
         }
@@ -250,7 +255,9 @@ impl Exchanges {
     /// Who waits for such a reply.
     fn awaiting(&self, key: &ReplyKey, hash: u64) -> Option<ExchangeId> {
         self.by_reply.find(hash, |id| {
-            self.places.get(&id).is_some_and(|place| place.reply == *key)
+            self.places
+                .get(&id)
+                .is_some_and(|place| place.reply == *key)
         })
     }
 

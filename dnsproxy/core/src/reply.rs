@@ -124,13 +124,7 @@ impl Core {
         self.effects.push_back(Effect::Record(record));
     }
 
-    fn replied(
-        &mut self,
-        now: Moment,
-        exchange: Box<Exchange>,
-        header: Header,
-        message: &[u8],
-    ) {
+    fn replied(&mut self, now: Moment, exchange: Box<Exchange>, header: Header, message: &[u8]) {
         let rcode = header.rcode();
         let helpless = matches!(rcode, rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED);
         let exchange = if helpless && !exchange.rest.is_empty() {

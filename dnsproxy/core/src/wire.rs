@@ -49,6 +49,9 @@ pub(crate) mod rcode {
     pub(crate) const REFUSED: u16 = 5;
 }
 
+/// A name that is the question's: a pointer to the first byte behind the header (RFC 1035 §4.1.4).
+const POINTER: [u8; 2] = [0xc0, HEADER as u8];
+
 const QR: u16 = 0x8000;
 const TC: u16 = 0x0200;
 
@@ -290,7 +293,7 @@ impl Records {
         let [_, answers, ..] = header.counts;
         let mut records = Vec::new();
         for _ in 0..answers {
-            match walk.next_record() {
+            match walk.next_record_about(&asked) {
                 Ok(record) => records.extend(record.believed(message)),
                 Err(Malformed) => {
                     return Ok(Self {
@@ -311,6 +314,7 @@ impl Records {
 
 /// Steps over records, never beyond the end of the message.
 struct Walk<'a> {
+    message: &'a [u8],
     decoder: BinDecoder<'a>,
 }
 
@@ -329,12 +333,37 @@ impl<'a> Walk<'a> {
     fn behind(message: &'a [u8], question: &Question) -> Result<Self, Malformed> {
         let mut decoder = BinDecoder::new(message);
         decoder.read_slice(HEADER + question.bytes.len())?;
-        Ok(Self { decoder })
+        Ok(Self { message, decoder })
+    }
+
+    /// The next record of a message that repeats the question `asked`: most records are about it
+    /// and say so by pointing at it, so that their owner need not be read again.
+    fn next_record_about(&mut self, asked: &WireName) -> Result<RawRecord<'a>, Malformed> {
+        let starts_at = self.decoder.index();
+        let owner = if self
+            .message
+            .get(starts_at..)
+            .is_some_and(|rest| rest.starts_with(&POINTER))
+        {
+            self.decoder.read_slice(POINTER.len())?;
+            asked.0.clone()
+        } else {
+            Name::read(&mut self.decoder)?
+        };
+        self.rest_of_record(starts_at, owner)
     }
 
     fn next_record(&mut self) -> Result<RawRecord<'a>, Malformed> {
         let starts_at = self.decoder.index();
         let owner = Name::read(&mut self.decoder)?;
+        self.rest_of_record(starts_at, owner)
+    }
+
+    fn rest_of_record(
+        &mut self,
+        starts_at: usize,
+        owner: Name,
+    ) -> Result<RawRecord<'a>, Malformed> {
         let rtype = self.decoder.read_u16()?.unverified();
         let class = self.decoder.read_u16()?.unverified();
         let ttl_at = self.decoder.index();

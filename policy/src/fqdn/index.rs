@@ -5,7 +5,10 @@
 //!      name, however many selectors there are.
 //! Not here: what the values mean.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{Fqdn, NameSelector, Pattern};
 
@@ -15,6 +18,8 @@ pub struct NameIndex<T> {
     names: HashMap<Fqdn, Vec<T>>,
     /// By the longest suffix of whole labels without wildcard.
     patterns: HashMap<Arc<str>, Vec<(Pattern, T)>>,
+    /// How long those suffixes are: no other is looked for.
+    lengths: BTreeSet<usize>,
 }
 
 impl<T> Default for NameIndex<T> {
@@ -22,6 +27,7 @@ impl<T> Default for NameIndex<T> {
         Self {
             names: HashMap::new(),
             patterns: HashMap::new(),
+            lengths: BTreeSet::new(),
         }
     }
 }
@@ -31,26 +37,30 @@ impl<T> NameIndex<T> {
     pub fn insert(&mut self, selector: &NameSelector, value: T) {
         match selector {
             NameSelector::Name(name) => self.names.entry(name.clone()).or_default().push(value),
-            NameSelector::Pattern(pattern) => self
-                .patterns
-                .entry(pattern.literal_suffix().into())
-                .or_default()
-                .push((pattern.clone(), value)),
+            NameSelector::Pattern(pattern) => {
+                let suffix = pattern.literal_suffix();
+                self.lengths.insert(suffix.len());
+                self.patterns
+                    .entry(suffix.into())
+                    .or_default()
+                    .push((pattern.clone(), value));
+            }
         }
     }
 
     /// The values of every selector that matches `name`; exact names first.
     pub fn matching<'a>(&'a self, name: &'a Fqdn) -> impl Iterator<Item = &'a T> + 'a {
         let text = name.as_str();
-        let suffixes = std::iter::once(text).chain(
-            text.match_indices('.')
-                .filter_map(move |(at, _)| text.get(at + 1..)),
-        );
+        let dots = text.bytes().zip(1..).filter(|(byte, _)| *byte == b'.');
+        let suffixes = std::iter::once(0)
+            .chain(dots.map(|(_, behind)| behind))
+            .filter_map(move |from| text.get(from..));
         let exact = self.names.get(name).into_iter().flatten();
         // Without any pattern the suffixes need not be walked at all.
         let by_pattern = (!self.patterns.is_empty())
             .then(|| {
                 suffixes
+                    .filter(|suffix| self.lengths.contains(&suffix.len()))
                     .filter_map(|suffix| self.patterns.get(suffix))
                     .flatten()
                     .filter(|(pattern, _)| pattern.matches(name))

@@ -66,8 +66,16 @@ impl Fqdn {
             if len > MAX_NAME_LEN + 1 {
                 return Err(NameError::TooLong { len: len - 1 });
             }
-            for byte in label {
-                push_byte(&mut text, *byte);
+            match std::str::from_utf8(label) {
+                // Nearly every label there is.
+                Ok(plain) if label.iter().all(is_plain) => {
+                    let from = text.len();
+                    text.push_str(plain);
+                    if let Some(pushed) = text.get_mut(from..) {
+                        pushed.make_ascii_lowercase();
+                    }
+                }
+                _ => label.iter().for_each(|byte| push_byte(&mut text, *byte)),
             }
             text.push('.');
         }
@@ -144,6 +152,11 @@ pub(super) fn check_policy_text(text: &str, wildcards: bool) -> Result<(), NameE
 /// The characters a wildcard stands for: `[-a-zA-Z0-9_]`.
 pub(super) const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+/// A byte that stands for itself, or for its lower case.
+fn is_plain(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 fn push_byte(text: &mut String, byte: u8) {

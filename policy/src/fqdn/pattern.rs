@@ -95,11 +95,12 @@ impl Pattern {
                 None => false,
             },
             Shape::Labels { any_front, globs } => {
-                let mut labels = name.rsplit('.');
+                // As bytes: a name has only ASCII in it by here.
+                let mut labels = name.as_bytes().rsplit(|byte| *byte == b'.');
                 let tail = globs.iter().rev().all(|glob| {
                     labels
                         .next()
-                        .is_some_and(|label| label_matches(glob, label))
+                        .is_some_and(|label| label_matches(glob.as_bytes(), label))
                 });
                 if !tail {
                     return false;
@@ -179,11 +180,10 @@ fn collapse_stars(label: &str) -> Box<str> {
 
 /// One label against one glob. A star that fails is extended by one character; earlier stars need
 /// never be revisited, because the text between two stars was found at its first place.
-fn label_matches(glob: &str, label: &str) -> bool {
-    if !glob.contains('*') {
+fn label_matches(mut glob: &[u8], mut label: &[u8]) -> bool {
+    if !glob.contains(&b'*') {
         return glob == label;
     }
-    let (mut glob, mut label) = (glob.as_bytes(), label.as_bytes());
     let mut retry: Option<(&[u8], &[u8])> = None;
     loop {
         match (glob.split_first(), label.split_first()) {

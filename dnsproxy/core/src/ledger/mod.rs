@@ -311,7 +311,10 @@ impl Ledger {
             .books
             .get(&endpoint)
             .and_then(|book| book.addresses.peek(&address));
-        let rows = entry.into_iter().flat_map(|entry| &entry.rows);
+        let Some(entry) = entry else {
+            return SelectorSet::default();
+        };
+        let rows = entry.rows.iter();
         SelectorSet::new(
             rows.filter(|row| row.expires > now)
                 .flat_map(|row| row.set.iter()),
