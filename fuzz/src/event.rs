@@ -28,7 +28,8 @@ pub fn event_decode(data: &[u8]) {
 
 /// Field by field, from the layout: after two addresses come ports and single bytes.
 fn sound(event: &Event, data: &[u8]) -> bool {
-    let [kind, reason, direction, match_type, shadow] = [87, 88, 89, 90, 91].map(|at| data[at]);
+    let [kind, reason, direction, match_type, shadow, shadow_match] =
+        [87, 88, 89, 90, 91, 92].map(|at| data[at]);
     let version = u32::from_ne_bytes([data[8], data[9], data[10], data[11]]);
     let reason_fits = match event.kind() {
         Some(Kind::Drop) => event.reason().is_some(),
@@ -41,4 +42,5 @@ fn sound(event: &Event, data: &[u8]) -> bool {
         && (direction == 1 || direction == 2)
         && match_type <= 6
         && shadow <= 6
+        && shadow_match <= 6
 }
