@@ -250,3 +250,76 @@ fn a_service_manager_hears_of_readiness_and_life() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_log_has_levels_and_never_tells_who_reaches_whom() -> Result<()> {
+    let world = World::new()?;
+    let mut node = Node::new(&world)?;
+    let pod = Pod::routed(&world, 1)?;
+    node.policy("web.yaml", &names("web", "{}", &["example.test"]))?;
+    node.configure(&[(&pod, "{app: web}")], "metrics: null")?;
+    node.start()?;
+    node.until_state(&pod, "enforcing")?;
+    pod.resolve("example.test")?;
+    answered(&node, &pod.get("example.test", at::EXAMPLE)?, at::EXAMPLE)?;
+    refused(&pod.knock("evil.test", at::EVIL)?)?;
+    let log = node.log();
+    for told in [
+        " INFO policies in force policies=1",
+        " INFO enforced endpoint=1",
+    ] {
+        ensure!(log.contains(told), "`{told}` is missing in\n{log}");
+    }
+    for secret in ["example.test", at::EXAMPLE, at::EVIL, &pod.v4] {
+        ensure!(!log.contains(secret), "`{secret}` is in\n{log}");
+    }
+    node.stop()?;
+
+    node.launch_with(&[("NAMEGATE_LOG", "warn")])?;
+    node.until_state(&pod, "enforcing")?;
+    node.policy("bad.yaml", "kind: [")?;
+    support::until(std::time::Duration::from_secs(10), "the mistake", || {
+        node.log().contains("ERROR").then_some(())
+    })?;
+    let log = node.log();
+    ensure!(!log.contains(" INFO ") && log.contains("bad.yaml"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
+    let unit = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../deploy/systemd/namegate.service");
+    let unit = std::fs::read_to_string(unit)?;
+    let setting = |name: &str| {
+        let value = unit.lines().find_map(|line| line.strip_prefix(name));
+        value.with_context(|| format!("no {name} in {unit}"))
+    };
+    ensure!(setting("Type=")? == "notify");
+    ensure!(setting("WatchdogSec=")?.parse::<u32>()? > 0);
+    ensure!(setting("ExecReload=")?.contains("-HUP $MAINPID"));
+    let capabilities = setting("CapabilityBoundingSet=")?.to_lowercase();
+    let kept = capabilities
+        .split_whitespace()
+        .map(|capability| format!(",+{}", capability.trim_start_matches("cap_")))
+        .collect::<String>();
+
+    let world = World::new()?;
+    let mut node = Node::new(&world)?;
+    let pod = Pod::routed(&world, 1)?;
+    node.policy("web.yaml", &names("web", "{}", &["example.test"]))?;
+    node.configure(&[(&pod, "{app: web}")], "metrics: null")?;
+    let set = format!("--bounding-set=-all{kept}");
+    node.launch_by(&["setpriv", "--no-new-privs", &set], &[])?;
+    node.ready()?;
+    node.until_state(&pod, "enforcing")?;
+    // Steering was tried by then.
+    let status = node.client().json(&["status"])?;
+    let problems = status.pointer("/agent/problems").and_then(Value::as_array);
+    ensure!(problems.is_none_or(Vec::is_empty), "{status}");
+    pod.resolve("example.test")?;
+    answered(&node, &pod.get("example.test", at::EXAMPLE)?, at::EXAMPLE)?;
+    refused(&pod.knock("evil.test", at::EVIL)?)?;
+    node.stop()?;
+    Ok(())
+}

@@ -331,7 +331,20 @@ impl<'w> Node<'w> {
 
     /// Starts the agent with these variables.
     pub(crate) fn launch_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
-        let mut command = self.world.host.command(tools::namegate()?);
+        self.launch_by(&[], variables)
+    }
+
+    /// Starts the agent by another program, which is given all that follows.
+    pub(crate) fn launch_by(&mut self, by: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+        let namegate = tools::namegate()?;
+        let mut command = match by {
+            [] => self.world.host.command(namegate),
+            [program, words @ ..] => {
+                let mut command = self.world.host.command(program);
+                command.args(words).arg(namegate);
+                command
+            }
+        };
         command.args(["agent", "--config"]).arg(self.config());
         command.envs(variables.iter().copied());
         self.agent = Some(Process::spawn("namegate agent", &mut command)?);
