@@ -41,7 +41,8 @@ use crate::{
     writer::LearnedMap,
 };
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/namegate-tc.o"));
+pub(crate) static OBJECT: &[u8] =
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/namegate-tc.o"));
 
 pub(crate) type Endpoints = Table<IfIndex, Endpoint, 4, { size_of::<Endpoint>() }>;
 pub(crate) type IfIndex = [u8; 4];

@@ -6,7 +6,9 @@
 
 use std::io;
 
-use aya::{EbpfError, programs::ProgramError, util::KernelVersion};
+use aya::{EbpfError, programs::ProgramError};
+
+use crate::needs;
 
 /// Why the programs are not in the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -18,13 +20,11 @@ pub enum LoadError {
          run with sudo, not inside a container that lacks them"
     )]
     Privilege,
-    /// The kernel is older than the oldest one this is tested on.
-    #[error("this kernel cannot do it: {feature} needs Linux {needs}, this is {has}: {detail}")]
+    /// The kernel lacks something.
+    #[error("this kernel ({has}) lacks {missing}; Linux 6.1 and later have it: {detail}")]
     Kernel {
         /// What is missing.
-        feature: &'static str,
-        /// Since when kernels have it.
-        needs: &'static str,
+        missing: String,
         /// What is running.
         has: String,
         /// What the kernel said.
@@ -145,71 +145,45 @@ pub enum AttachError {
     Namespace(#[source] io::Error),
 }
 
-/// The oldest kernel the programs are tested on.
-pub(crate) const OLDEST: (u8, u8) = (6, 1);
-
 impl LoadError {
     pub(crate) fn from_object(error: EbpfError) -> Self {
-        let text = chain(&error);
         match io_kind(&error) {
             Some(io::ErrorKind::PermissionDenied) => Self::Privilege,
-            _ => Self::of_old_kernel(
-                "eBPF maps (ring buffer, array of maps, longest-prefix trie)",
-                text,
-            ),
+            _ => Self::lacking(chain(&error), Self::Other),
         }
     }
 
     pub(crate) fn from_program(program: &'static str, error: &ProgramError) -> Self {
-        if io_kind(error) == Some(io::ErrorKind::PermissionDenied) {
-            // The verifier says EACCES for programs it refuses, EPERM for missing privileges.
-            let is_verifier = matches!(
-                error,
-                ProgramError::LoadError { verifier_log, .. } if !verifier_log.to_string().trim().is_empty()
-            );
-            if !is_verifier {
-                return Self::Privilege;
-            }
+        let log = match error {
+            ProgramError::LoadError { verifier_log, .. } => verifier_log.to_string(),
+            _ => String::new(),
+        };
+        // The verifier says EACCES for programs it refuses, EPERM for missing privileges.
+        if io_kind(error) == Some(io::ErrorKind::PermissionDenied) && log.trim().is_empty() {
+            return Self::Privilege;
         }
         let text = match error {
-            ProgramError::LoadError {
-                io_error,
-                verifier_log,
-            } => {
-                let log = verifier_log.to_string();
+            ProgramError::LoadError { io_error, .. } => {
                 let last: Vec<_> = log.lines().rev().take(12).collect();
                 let end: Vec<_> = last.into_iter().rev().collect();
                 format!("{io_error}\n{}", end.join("\n"))
             }
             other => chain(other),
         };
-        if is_old() {
-            Self::of_old_kernel("socket assignment and its helpers", text)
-        } else {
-            Self::Refused {
-                program,
-                reason: text,
-            }
-        }
+        Self::lacking(text, |reason| Self::Refused { program, reason })
     }
 
-    fn of_old_kernel(feature: &'static str, detail: String) -> Self {
-        if is_old() {
-            Self::Kernel {
-                feature,
-                needs: "6.1",
+    /// What is missing, if that is why; else what `otherwise` makes of it.
+    fn lacking(detail: String, otherwise: impl FnOnce(String) -> Self) -> Self {
+        match needs::missing() {
+            Some(missing) => Self::Kernel {
+                missing,
                 has: running(),
                 detail,
-            }
-        } else {
-            Self::Other(detail)
+            },
+            None => otherwise(detail),
         }
     }
-}
-
-fn is_old() -> bool {
-    KernelVersion::current()
-        .is_ok_and(|version| version < KernelVersion::new(OLDEST.0, OLDEST.1, 0))
 }
 
 fn running() -> String {

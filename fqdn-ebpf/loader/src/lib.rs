@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod ipcache;
 mod metrics;
+mod needs;
 mod pins;
 mod policies;
 mod shape;
