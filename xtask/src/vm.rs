@@ -33,7 +33,7 @@ pub(crate) struct Request {
     #[arg(long, default_value = "3G")]
     memory: String,
     /// Seconds after which the guest is ended
-    #[arg(long, default_value_t = 3600)]
+    #[arg(long, default_value_t = 14_400)]
     timeout: u64,
     /// The suites of these packages (default: fqdn-ebpf-loader and netns)
     #[arg(short, long = "package", conflicts_with = "command")]

@@ -23,8 +23,10 @@ use support::{Output, slowness};
 /// A request that should be answered: patient, so that a busy machine does not fail a test.
 pub fn get(url: &str) -> String {
     let slow = slowness();
+    // The C library's own patience with a resolver is 5 s.
     format!(
-        "curl -sS --connect-timeout {} --max-time {} {url}",
+        "env RES_OPTIONS=timeout:{} curl -sS --connect-timeout {} --max-time {} {url}",
+        5 * slow,
         8 * slow,
         15 * slow
     )
