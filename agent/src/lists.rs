@@ -4,13 +4,16 @@
 //! Out: [`Rows`].
 //! Not here: tables (`cli`), what is asked of the DNS proxy (`rows`).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use fqdn_ebpf_loader::{Datapath, Direction, MapError, Passed};
+use fqdn_ebpf_loader::{Count, Datapath, Direction, MapError, Passed, PolicyId};
 use identity::{EndpointId, IdentityId, LabelIdentities, LocalIdentities, LocalIdentity, reserved};
 use policy::{
     compile::SelectorTable,
-    compiled::{self, EndpointPolicy, Entry, Layered, Peer},
+    compiled::{self, EndpointPolicy, Entry, Layered, Peer, RuleSet},
 };
 use serde_json::{Value, json};
 
@@ -43,6 +46,29 @@ pub(crate) struct Restricted {
     /// Nothing is refused it, all of it is told.
     pub(crate) audit: bool,
     pub(crate) policies: Option<Layered>,
+    /// The number of the whole policy, under which the kernel counts.
+    pub(crate) number: Option<PolicyId>,
+    /// What the same rules decided before under other numbers.
+    pub(crate) counted: Counted,
+}
+
+/// Packets by the rules that decided about them.
+pub(crate) type Counted = Arc<BTreeMap<RuleSet, Count>>;
+
+impl Restricted {
+    /// How many packets each set of rules decided about, by number of the set.
+    fn hits(&self, datapath: &Datapath, policy: &EndpointPolicy) -> Result<Vec<Count>, MapError> {
+        let Some(number) = self.number else {
+            return Ok(Vec::new());
+        };
+        let now = datapath.hits(number)?;
+        let before = policy.rule_sets.iter().map(|set| self.counted.get(set));
+        Ok(now
+            .into_iter()
+            .zip(before)
+            .map(|(now, before)| before.map_or(now, |before| now.plus(*before)))
+            .collect())
+    }
 }
 
 /// The rows of one kind; none when there is no such kind. A map that cannot be read has no rows,
@@ -51,7 +77,7 @@ pub(crate) fn rows(known: &Known<'_>, what: &str) -> Option<Rows> {
     let rows = match what {
         "identities" => Ok(identities(known)),
         "endpoints" => Ok(endpoints(known)),
-        "policy" => Ok(policy(known)),
+        "policy" => policy(known),
         "bpf-learned" => learned(known),
         "bpf-policy" => policy_map(known),
         "bpf-ct" => flows(known),
@@ -137,7 +163,7 @@ fn endpoints(known: &Known<'_>) -> Rows {
     )
 }
 
-fn policy(known: &Known<'_>) -> Rows {
+fn policy(known: &Known<'_>) -> Result<Rows, MapError> {
     let mut rows = Vec::new();
     for endpoint in &known.endpoints {
         let Some(Layered {
@@ -148,6 +174,7 @@ fn policy(known: &Known<'_>) -> Rows {
             continue;
         };
         let row = &endpoint.row;
+        let hits = endpoint.hits(known.datapath, policy)?;
         // Where nothing is in audit, one policy is both. What is only in the whole one is watched.
         let mode = |is_enforced: &dyn Fn(&EndpointPolicy) -> bool| {
             let watched = enforced
@@ -170,6 +197,8 @@ fn policy(known: &Known<'_>) -> Rows {
                 json!("any"),
                 json!(format!("{action} (default)")),
                 json!(mode(&|enforced| enforced.default_deny(direction) == deny)),
+                Value::Null,
+                Value::Null,
                 json!(row.policies.join(", ")),
             ]);
         }
@@ -178,6 +207,8 @@ fn policy(known: &Known<'_>) -> Rows {
                 let of = |entry: &Entry| (entry.direction, entry.peer, entry.l4, entry.action);
                 of(other) == of(entry)
             };
+            let count = usize::try_from(entry.rule_set.get()).ok();
+            let count = count.and_then(|set| hits.get(set));
             rows.push(vec![
                 json!(row.id),
                 json!(row.interface),
@@ -186,11 +217,13 @@ fn policy(known: &Known<'_>) -> Rows {
                 json!(entry.l4.to_string()),
                 json!(format!("{:?}", entry.action)),
                 json!(mode(&|enforced| enforced.entries.iter().any(same))),
+                json!(count.map(|count| count.packets())),
+                json!(count.map(|count| count.bytes())),
                 json!(rules(policy, entry.rule_set)),
             ]);
         }
     }
-    table(
+    Ok(table(
         &[
             "Endpoint",
             "Interface",
@@ -199,10 +232,12 @@ fn policy(known: &Known<'_>) -> Rows {
             "Port",
             "Action",
             "Mode",
+            "Packets",
+            "Bytes",
             "Rules",
         ],
         rows,
-    )
+    ))
 }
 
 fn peer(known: &Known<'_>, policy: &EndpointPolicy, peer: Peer) -> String {
@@ -257,9 +292,17 @@ fn learned(known: &Known<'_>) -> Result<Rows, MapError> {
 fn policy_map(known: &Known<'_>) -> Result<Rows, MapError> {
     let mut entries = known.datapath.policy_entries()?;
     entries.sort_by_key(|row| (row.policy, row.identity, row.protocol, row.ports));
+    let mut hits = BTreeMap::new();
+    for row in &entries {
+        if let btree_map::Entry::Vacant(place) = hits.entry(row.policy) {
+            place.insert(known.datapath.hits(row.policy)?);
+        }
+    }
     let rows = entries
         .into_iter()
         .map(|row| {
+            let set = usize::try_from(row.rule_set).ok();
+            let count = set.and_then(|set| hits.get(&row.policy)?.get(set));
             vec![
                 json!(row.policy.get()),
                 json!(row.direction.map(|direction| format!("{direction:?}"))),
@@ -276,6 +319,8 @@ fn policy_map(known: &Known<'_>) -> Result<Rows, MapError> {
                 json!(format!("{:?}", row.action)),
                 json!(row.precedence),
                 json!(row.rule_set),
+                json!(count.map(|count| count.packets())),
+                json!(count.map(|count| count.bytes())),
             ]
         })
         .collect();
@@ -289,6 +334,8 @@ fn policy_map(known: &Known<'_>) -> Result<Rows, MapError> {
             "Action",
             "Precedence",
             "RuleSet",
+            "Packets",
+            "Bytes",
         ],
         rows,
     ))

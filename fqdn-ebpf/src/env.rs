@@ -19,6 +19,7 @@ use fqdn_ebpf_common::{
     fragment::{DatagramKey, Ports},
     ipcache::Entry,
     learned::{Learned, LearnedKey},
+    metric::RuleKey,
     packet::{self, Bytes, Packet},
     path::{Case, Env, Meta},
     policy::{FULL_BITS, PolicyEntry, PolicyKey},
@@ -295,6 +296,14 @@ impl Env for Skb {
         if let Some(datagrams) = maps::FRAGS.get(slot) {
             // Shows when the later fragments come.
             let _ = datagrams.insert(key, ports, BPF_ANY as u64);
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, key: &RuleKey) {
+        if let Some(count) = maps::RULES.get_ptr_mut(key) {
+            // SAFETY: the element is this processor's own and stays valid for the run.
+            unsafe { (*count).add(self.len()) }
         }
     }
 }

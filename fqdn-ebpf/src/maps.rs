@@ -6,7 +6,8 @@
 //!      below are what an object loaded by other tools gets.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use fqdn_ebpf_common::{
@@ -20,7 +21,7 @@ use fqdn_ebpf_common::{
     fragment::{DatagramKey, Ports},
     ipcache::Entry,
     learned::{Learned, LearnedKey},
-    metric::{self, Count},
+    metric::{self, Count, RuleKey},
     path::Scratch,
     policy::{PolicyEntry, PolicyKey},
 };
@@ -57,6 +58,10 @@ pub(crate) static EVENTS: RingBuf<Event, 1048576> = RingBuf::new();
 pub(crate) static TOKENS: Array<Bucket, 257> = Array::new();
 #[btf_map]
 pub(crate) static METRICS: PerCpuArray<Count, { metric::ENTRIES as usize }> = PerCpuArray::new();
+/// The loader puts every set of rules in; memory is taken for those only.
+#[btf_map]
+pub(crate) static RULES: PerCpuHashMap<RuleKey, Count, 65536, { BPF_F_NO_PREALLOC as usize }> =
+    PerCpuHashMap::new();
 /// What does not fit on the stack, for each direction.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();

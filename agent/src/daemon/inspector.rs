@@ -296,6 +296,8 @@ impl Source for Inspector {
             row: endpoint_row(&engine, workload),
             audit: workload.config.audit,
             policies: engine.policies_of(workload),
+            number: workload.enforced.as_ref().map(|own| own.policy.whole),
+            counted: engine.counted_of(workload),
         };
         let known = Known {
             datapath: &engine.datapath,

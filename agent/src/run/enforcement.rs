@@ -29,7 +29,7 @@ use crate::{
 /// The only endpoint of a run.
 pub(crate) const ENDPOINT: EndpointId = EndpointId::new(1);
 /// The number of its policies in POLICY.
-const POLICY: PolicyId = PolicyId::new(1);
+pub(super) const POLICY: PolicyId = PolicyId::new(1);
 /// The same without those in audit, where there are some.
 const ENFORCED: PolicyId = PolicyId::new(2);
 /// First port of the DNS proxy's listeners, on loopback in the gateway's namespace.

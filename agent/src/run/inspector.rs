@@ -22,9 +22,11 @@ use crate::{
         CacheRow, Cleaned, EndpointInfo, EndpointRow, FqdnNames, LearnedName, Rows, Status, Totals,
     },
     control::Source,
-    lists::{self, Known, Restricted},
+    lists::{self, Counted, Known, Restricted},
     recorder::{Recorder, WallClock},
-    rows, totals,
+    rows,
+    run::enforcement::POLICY,
+    totals,
     world::World,
 };
 
@@ -191,6 +193,8 @@ impl Source for Inspector {
                 row: self.facts.row(),
                 audit: self.facts.audit,
                 policies: Some(self.world.policies.clone()),
+                number: Some(POLICY),
+                counted: Counted::default(),
             }],
         };
         lists::rows(&known, what)

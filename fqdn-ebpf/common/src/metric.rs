@@ -1,7 +1,7 @@
-//! METRICS: exact counts of what became of packets.
+//! METRICS and RULES: exact counts of what became of packets, and of which rules decided.
 //!
-//! In:  what became of a packet, and its direction.
-//! Out: an index into the per-processor array, and back.
+//! In:  what became of a packet, and its direction; which rules of which policy decided.
+//! Out: an index into the per-processor array, and back; a key of the per-processor table.
 //! Not here: adding up processors (`fqdn-ebpf/loader`).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -45,6 +45,35 @@ impl Count {
     /// How many bytes.
     pub const fn bytes(self) -> u64 {
         self.bytes
+    }
+}
+
+/// Key of RULES: some rules of a policy, by the number of their set. Packets that were judged count
+/// under the rules that decided; those of a flow that is open are its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RuleKey {
+    policy: u32,
+    rule_set: u32,
+}
+
+const _: () = assert!(size_of::<RuleKey>() == 8);
+
+impl RuleKey {
+    /// The key of a set of rules.
+    #[inline(always)]
+    pub const fn new(policy: u32, rule_set: u32) -> Self {
+        Self { policy, rule_set }
+    }
+
+    /// The number of the policy.
+    pub const fn policy(self) -> u32 {
+        self.policy
+    }
+
+    /// The number of the set in it.
+    pub const fn rule_set(self) -> u32 {
+        self.rule_set
     }
 }
 

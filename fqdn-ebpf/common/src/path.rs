@@ -17,7 +17,7 @@ use crate::{
     icmp,
     ipcache::{self, Entry},
     learned::{Learned, LearnedKey, SLOTS},
-    metric::Passed,
+    metric::{Passed, RuleKey},
     packet::{self, Bytes, Network, Packet, Part},
     policy::{Action, MatchType},
     protocol,
@@ -57,6 +57,9 @@ pub trait Env: Bytes + Rules {
     fn ports(&self, slot: u32, key: &DatagramKey) -> Option<Ports>;
     /// FRAGS of a slot: writes a record; a failure shows when the later fragments come.
     fn remember(&self, slot: u32, key: &DatagramKey, ports: &Ports);
+    /// RULES: one more packet that these rules decided about.
+    #[inline(always)]
+    fn count(&self, _: &RuleKey) {}
 
     /// [`judge`]; the kernel verifies it as a function of its own, because it is called thrice.
     #[inline(always)]
@@ -410,6 +413,7 @@ fn fresh(
         port: scratch.packet.destination_port,
     };
     env.judge(&mut scratch.case);
+    count(env, &scratch.case);
     let judgement = scratch.case.judgement;
     scratch.report.judged(Kind::Flow, &judgement);
     let mut action = judgement.action;
@@ -418,6 +422,7 @@ fn fresh(
         scratch.case.ask.policy = endpoint.shadow();
         scratch.case.ask.deny_by_default = endpoint.shadow_denies(meta.direction);
         env.judge(&mut scratch.case);
+        count(env, &scratch.case);
         let shadow = scratch.case.judgement;
         scratch.report.shadow(&shadow);
         match (action, shadow.action) {
@@ -509,6 +514,7 @@ fn again(
         env.judge(&mut scratch.case);
         carried_by = scratch.case.judgement.learned;
     }
+    count(env, &scratch.case);
     let judgement = scratch.case.judgement;
     match judgement.action {
         Action::Allow => {
@@ -532,6 +538,14 @@ fn again(
                 spare(endpoint, DropReason::PolicyDenied)
             }
         }
+    }
+}
+
+/// Counts a packet for the rules that decided about it; the default is nobody's rule.
+#[inline(always)]
+fn count(env: &impl Env, case: &Case) {
+    if !matches!(case.judgement.match_type, MatchType::None) {
+        env.count(&RuleKey::new(case.ask.policy, case.judgement.rule_set));
     }
 }
 

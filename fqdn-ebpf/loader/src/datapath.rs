@@ -26,11 +26,12 @@ use ipnet::IpNet;
 use policy::compiled::EndpointPolicy;
 
 use crate::{
-    Attach, AttachError, Attached, Counters, EndpointSpec, Events, FlowRow, LearnedRow, LoadError,
-    MapError, Metrics, Origin, PolicyRow, Program, Ran, Run, Sizes, Standing, Writer,
+    Attach, AttachError, Attached, Count, Counters, EndpointSpec, Events, FlowRow, LearnedRow,
+    LoadError, MapError, Metrics, Origin, PolicyRow, Program, Ran, Run, Sizes, Standing, Writer,
     attach::{self, FROM_POD, Hook, TO_POD},
     clock, dump,
     error::chain,
+    hits::Hits,
     ipcache::{Addresses, IpCache, Prefixes},
     pins::Pins,
     policies::{PolicyMap, Shared},
@@ -126,6 +127,7 @@ impl Datapath {
         let addresses = Addresses::new("IPCACHE", take("IPCACHE")?)?;
         let prefixes = Prefixes::new("IPCACHE_LPM", take("IPCACHE_LPM")?)?;
         let policy = PolicyMap::new("POLICY", take("POLICY")?)?;
+        let hits = Hits::new(take("RULES")?, sizes.policy)?;
         let opened = |name| move |error| failed("opening", name, &error);
         let mut datapath = Self {
             config: take("CONFIG")?.try_into().map_err(opened("CONFIG"))?,
@@ -136,7 +138,7 @@ impl Datapath {
             revision: 0,
             ipcache: IpCache::new(addresses, prefixes),
             learned: LearnedMap::new("LEARNED", take("LEARNED")?)?,
-            shared: Shared::new(policy, identities),
+            shared: Shared::new(policy, hits, identities),
             counters: Counters::new(take("METRICS")?)?,
             events: Some(Events::new(ring(take("EVENTS")?)?)),
             pins: pins.cloned(),
@@ -355,6 +357,15 @@ impl Datapath {
     /// When the map cannot be read.
     pub fn metrics(&self) -> Result<Metrics, MapError> {
         self.counters.read()
+    }
+
+    /// How many packets each set of a policy's rules decided about since the policy was set, by
+    /// number of the set. Packets of a flow that is open count with the flow.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn hits(&self, policy: PolicyId) -> Result<Vec<Count>, MapError> {
+        self.shared.lock().hits(policy)
     }
 
     /// What LEARNED holds, expired entries included.

@@ -17,6 +17,7 @@ mod dump;
 mod endpoint;
 mod error;
 mod events;
+mod hits;
 mod ipcache;
 mod metrics;
 mod needs;

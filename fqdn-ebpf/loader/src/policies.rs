@@ -20,7 +20,7 @@ use fqdn_ebpf_common::{
 use identity::{EndpointId, IdentityId, LocalIdentities, SelectorSet};
 use policy::compiled::{self, EndpointPolicy, L4, Peer};
 
-use crate::{MapError, table::Trie};
+use crate::{Count, MapError, hits::Hits, table::Trie};
 
 /// The POLICY map.
 pub(crate) type PolicyMap =
@@ -48,6 +48,7 @@ struct Live {
 #[derive(Debug)]
 pub(crate) struct Policies {
     map: PolicyMap,
+    hits: Hits,
     registered: HashMap<PolicyId, Registered>,
     endpoints: HashMap<EndpointId, Live>,
     identities: Arc<Mutex<LocalIdentities>>,
@@ -72,9 +73,10 @@ impl std::fmt::Debug for Minted {
 pub(crate) struct Shared(Arc<Mutex<Policies>>);
 
 impl Shared {
-    pub(crate) fn new(map: PolicyMap, identities: Arc<Mutex<LocalIdentities>>) -> Self {
+    pub(crate) fn new(map: PolicyMap, hits: Hits, identities: Arc<Mutex<LocalIdentities>>) -> Self {
         Self(Arc::new(Mutex::new(Policies {
             map,
+            hits,
             registered: HashMap::new(),
             endpoints: HashMap::new(),
             identities,
@@ -110,6 +112,7 @@ impl Policies {
             keys: BTreeSet::new(),
             identities: BTreeSet::new(),
         };
+        self.hits.begin(id, policy)?;
         for entry in &policy.entries {
             let identity = match entry.peer {
                 Peer::Any => ANY_PEER,
@@ -130,6 +133,7 @@ impl Policies {
             );
             if let Err(error) = written {
                 erase(&mut self.map, &registered.keys);
+                self.hits.end(id, policy);
                 return Err(error);
             }
         }
@@ -154,8 +158,17 @@ impl Policies {
         }
         if let Some(gone) = self.registered.remove(&id) {
             erase(&mut self.map, &gone.keys);
+            self.hits.end(id, &gone.policy);
         }
         Ok(())
+    }
+
+    /// How many packets each set of a policy's rules decided about, by number of the set.
+    pub(crate) fn hits(&self, id: PolicyId) -> Result<Vec<Count>, MapError> {
+        match self.registered.get(&id) {
+            Some(registered) => self.hits.read(id, &registered.policy),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Whether the policy denies by default, for the ENDPOINTS record.

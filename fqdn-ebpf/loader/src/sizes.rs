@@ -67,13 +67,15 @@ impl Sizes {
     }
 
     /// Entries of every map whose number of entries is a setting.
-    pub(crate) const fn capacities(&self) -> [(&'static str, u32); 9] {
+    pub(crate) const fn capacities(&self) -> [(&'static str, u32); 10] {
         [
             ("ENDPOINTS", self.endpoints),
             ("IPCACHE", self.addresses),
             ("IPCACHE_LPM", self.prefixes),
             ("LEARNED", self.learned),
             ("POLICY", self.policy),
+            // A set of rules has at least one entry.
+            ("RULES", self.policy),
             ("CT", self.endpoints),
             ("FRAGS", self.endpoints),
             ("EVENTS", self.ring_bytes()),
@@ -103,7 +105,7 @@ impl Sizes {
 
     /// Name, entries and bytes of each map when it is full.
     #[must_use]
-    pub fn budget(&self, processors: u32) -> [(&'static str, u64, u64); 9] {
+    pub fn budget(&self, processors: u32) -> [(&'static str, u64, u64); 10] {
         let hash = |entries: u64, key: u64, value: u64| entries * (key + value + HASH);
         let trie = |entries: u64, key: u64, value: u64| entries * (key + value + TRIE);
         let of = u64::from;
@@ -124,6 +126,11 @@ impl Sizes {
             ),
             ("LEARNED", of(self.learned), hash(of(self.learned), 24, 64)),
             ("POLICY", of(self.policy), trie(of(self.policy), 12, 12)),
+            (
+                "RULES",
+                of(self.policy),
+                hash(of(self.policy), 16, of(processors) * 16),
+            ),
             ("CT", flows, hash(flows, 24, 64) + endpoints * 8),
             ("FRAGS", datagrams, hash(datagrams, 40, 16) + endpoints * 8),
             ("EVENTS", 1, of(self.ring_bytes())),

@@ -189,13 +189,17 @@ pub(crate) fn failed(
     }
 }
 
-fn is_absent(error: &aya::maps::MapError) -> bool {
+pub(crate) fn is_absent(error: &aya::maps::MapError) -> bool {
     matches!(error, aya::maps::MapError::KeyNotFound)
         || os_error(error).is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Full hash maps say E2BIG, full tries ENOSPC; ENOMEM is the machine's being full.
-fn full_or_failed(map: &'static str, capacity: u32, error: &aya::maps::MapError) -> MapError {
+pub(crate) fn full_or_failed(
+    map: &'static str,
+    capacity: u32,
+    error: &aya::maps::MapError,
+) -> MapError {
     const E2BIG: i32 = 7;
     const ENOSPC: i32 = 28;
     match os_error(error).and_then(std::io::Error::raw_os_error) {

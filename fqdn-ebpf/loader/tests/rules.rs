@@ -18,6 +18,7 @@ mod texts;
 mod vectors;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -25,17 +26,19 @@ use std::{
 
 use dnsproxy_core::{Learned, LearnedSlot, LearnedWriter as _, Moment};
 use fqdn_ebpf_loader::{
-    Config, Datapath, Direction, DropReason, EndpointSpec, Metrics, Passed, PolicyId, Program, Run,
-    Sizes, Writer,
+    Config, Count, Datapath, Direction, DropReason, EndpointSpec, Metrics, Passed, PolicyId,
+    Program, Run, Sizes, Writer,
 };
-use identity::{AddressBook, EndpointId, IdentityId, Label, LabelSet, LocalIdentities, reserved};
+use identity::{
+    AddressBook, EndpointId, IdentityId, Label, LabelSet, LocalIdentities, SelectorSet, reserved,
+};
 use nix::{
     sched::{CloneFlags, unshare},
     time::{ClockId, clock_gettime},
 };
 use policy::{
     compile::{CompileInput, EnforcementMode, Identities, SelectorTable, compile, prefixes},
-    compiled::{self, EndpointPolicy, Protocol},
+    compiled::{self, EndpointPolicy, Protocol, RuleSetId},
     fqdn::Fqdn,
     parse,
 };
@@ -117,6 +120,12 @@ struct Kernel {
     policies: u32,
     /// The counters after the packet before.
     counted: Metrics,
+    /// Those of the rules, by number of the set.
+    hits: Vec<Count>,
+    /// Who everybody is.
+    book: AddressBook,
+    /// What names taught about everybody.
+    learned: BTreeMap<IpAddr, Vec<SelectorSet>>,
     /// Ports and identifiers: every packet opens a flow of its own.
     fresh: u16,
 }
@@ -137,6 +146,9 @@ impl Kernel {
         Self {
             writer: datapath.writer().unwrap(),
             counted: datapath.metrics().unwrap(),
+            hits: Vec::new(),
+            book: AddressBook::default(),
+            learned: BTreeMap::new(),
             datapath,
             locals,
             selectors: SelectorTable::default(),
@@ -186,6 +198,8 @@ impl Kernel {
         if before.get() > 0 {
             self.datapath.remove_policy(before).unwrap();
         }
+        self.book = book;
+        self.hits = self.datapath.hits(id).unwrap();
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
         let now = Moment::from_nanos(u64::try_from(Duration::from(time).as_nanos()).unwrap());
         for peer in peers {
@@ -196,6 +210,7 @@ impl Kernel {
             let mut sets: Vec<_> = sets.filter(|set| !set.is_empty()).collect();
             sets.sort_unstable();
             sets.dedup();
+            self.learned.insert(*address, sets.clone());
             let slots: Vec<_> = sets
                 .into_iter()
                 .map(|set| LearnedSlot {
@@ -281,6 +296,43 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// What rules the last packet was counted for: one set, once, if any rule speaks about it.
+    fn check_hits(&mut self, packet: &Packet, peer: &Peer, policy: &EndpointPolicy) {
+        let after = self.datapath.hits(PolicyId::new(self.policies)).unwrap();
+        let before = std::mem::replace(&mut self.hits, after);
+        let counted = before.iter().zip(&self.hits).enumerate();
+        let counted: Vec<_> = counted
+            .filter(|(_, (before, after))| before != after)
+            .map(|(set, (before, after))| {
+                assert_eq!(after.packets(), before.packets() + 1);
+                assert!(after.bytes() > before.bytes());
+                u32::try_from(set).unwrap()
+            })
+            .collect();
+        let verdict = policy.judge(&compiled::Flow {
+            direction: packet.direction,
+            peer: self.book.lookup(peer.address),
+            learned: self.learned.get(&peer.address).map_or(&[], |sets| sets),
+            proto: Some(packet.proto),
+            port: packet.port,
+        });
+        // An entry without rules stands for the direction's default.
+        let written = |set: &u32| !policy.rule_set(RuleSetId::from_raw(*set)).is_empty();
+        let counted: Vec<_> = counted.into_iter().filter(written).collect();
+        let sets = verdict.rule_sets.iter().map(|set| set.get());
+        let sets: Vec<_> = sets.filter(written).collect();
+        assert!(
+            match counted[..] {
+                [] => sets.is_empty(),
+                [set] => sets.contains(&set),
+                _ => false,
+            },
+            "{counted:?}: {packet:?}\n{verdict:?}\n{policy:#?}"
+        );
+    }
+}
+
 fn count(after: &Metrics, before: &Metrics, of: impl Fn(&Metrics) -> u64) -> bool {
     of(after) > of(before)
 }
@@ -325,7 +377,7 @@ fn the_kernel_decides_what_the_rules_say() {
     let packets = packets(&peers);
     let mut kernel = Kernel::new();
     let mut runner = TestRunner::deterministic();
-    let mut judged = std::collections::BTreeMap::new();
+    let mut judged = BTreeMap::new();
     for case in 0..CASES {
         let texts = if case % 2 == 0 {
             texts::policies().boxed()
@@ -346,6 +398,7 @@ fn the_kernel_decides_what_the_rules_say() {
         for (nth, packet) in &packets {
             let peer = &peers[*nth];
             let found = kernel.judge(packet, peer);
+            kernel.check_hits(packet, peer, &policy);
             let expected = naive.judge(packet);
             // A `Pass` before a name accepted in its tier decides without the names of later tiers
             // (docs/policy.md).

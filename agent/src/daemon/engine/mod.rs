@@ -28,6 +28,7 @@ use policy::{compiled::Layered, model::Policy};
 
 use crate::{
     facts::View,
+    lists::Counted,
     recorder::{LookupCounts, Recorder, Tail, WallClock},
 };
 
@@ -50,6 +51,8 @@ const DNS_PORT: u16 = 53;
 struct Installed {
     ids: PolicyIds,
     policies: Layered,
+    /// What its rules decided before, under other numbers.
+    counted: Counted,
 }
 
 /// Everything that enforces.
@@ -247,6 +250,13 @@ impl Engine {
     pub(crate) fn policies_of(&self, workload: &Workload) -> Option<Layered> {
         let installed = self.installed.as_ref()?.get(&workload.subject)?;
         Some(installed.policies.clone())
+    }
+
+    /// What the rules in force for a workload decided before they got the number they have.
+    pub(crate) fn counted_of(&self, workload: &Workload) -> Counted {
+        let installed = self.installed.as_ref();
+        let own = installed.and_then(|all| all.get(&workload.subject));
+        own.map(|own| Arc::clone(&own.counted)).unwrap_or_default()
     }
 
     /// What the files in force say.

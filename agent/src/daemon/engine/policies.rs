@@ -21,6 +21,7 @@ use policy::{
 use crate::{
     WorldError,
     facts::{self, Universe, View},
+    lists::Counted,
 };
 
 use super::{
@@ -215,7 +216,7 @@ impl Engine {
         let Coming {
             situation,
             subjects,
-            next,
+            mut next,
             added,
         } = coming;
         let before = self.installed.clone().unwrap_or_default();
@@ -237,11 +238,41 @@ impl Engine {
                 .collect()
         };
         let old: Vec<_> = ids(&before).difference(&ids(&next)).copied().collect();
+        self.go_on_counting(&before, &mut next);
         self.installed = Some(next);
         self.content = Arc::clone(&situation.content);
         self.call(&situation.universe, subjects);
         self.withdraw(&old);
         Ok(situation)
+    }
+
+    /// Rules that stay in force under another number go on from what they had counted.
+    fn go_on_counting(
+        &self,
+        before: &BTreeMap<Subject, Installed>,
+        next: &mut BTreeMap<Subject, Installed>,
+    ) {
+        for (subject, installed) in next {
+            let Some(old) = before.get(subject) else {
+                continue;
+            };
+            if old.ids == installed.ids {
+                continue;
+            }
+            let hits = self.datapath.hits(old.ids.whole).unwrap_or_else(|error| {
+                tracing::warn!(%error, "what rules decided so far is not known");
+                Vec::new()
+            });
+            let mut counted = BTreeMap::new();
+            for (set, hits) in old.policies.whole.rule_sets.iter().zip(hits) {
+                let before = old.counted.get(set).copied().unwrap_or_default();
+                counted.insert(set.clone(), before.plus(hits));
+            }
+            let sets = &installed.policies.whole.rule_sets;
+            let stay: BTreeSet<_> = sets.iter().collect();
+            counted.retain(|set, _| stay.contains(set));
+            installed.counted = Arc::new(counted);
+        }
     }
 
     /// Says which policy comes next for each endpoint that gets another one.
@@ -286,6 +317,7 @@ impl Engine {
                         },
                     },
                     policies,
+                    counted: Counted::default(),
                 },
             };
             next.insert(subject, installed);
