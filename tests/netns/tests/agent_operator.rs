@@ -24,7 +24,10 @@ fn lists_show_who_is_who_and_what_is_in_the_kernel() -> Result<()> {
     let mut node = Node::new(&world)?;
     let pod = Pod::routed(&world, 1)?;
     node.policy("web.yaml", &names("web", "{}", &["example.test"]))?;
-    node.configure(&[(&pod, "{app: web}")], "")?;
+    node.configure(
+        &[(&pod, "{app: web}")],
+        "sizes: {endpoints: 8, learned: 4096}",
+    )?;
     node.start()?;
     node.until_state(&pod, "enforcing")?;
     pod.resolve("example.test")?;
@@ -77,6 +80,20 @@ fn lists_show_who_is_who_and_what_is_in_the_kernel() -> Result<()> {
     );
     ensure!(client.text(&["bpf", "policy"])?.contains("RedirectDns"));
     ensure!(client.text(&["bpf", "metrics"])?.contains("Established"));
+
+    let status = client.json(&["status"])?;
+    let number = |value: &Value, path| value.pointer(path).and_then(Value::as_u64);
+    let maps = status.pointer("/agent/maps").and_then(Value::as_array);
+    let maps = maps.context("maps")?;
+    let sum: u64 = maps.iter().filter_map(|map| number(map, "/bytes")).sum();
+    ensure!(sum > 0 && number(&status, "/agent/memory-budget") == Some(sum));
+    let learned = maps
+        .iter()
+        .find(|map| map.get("map") == Some(&Value::from("LEARNED")));
+    ensure!(learned.and_then(|map| number(map, "/entries")) == Some(4096));
+    let table = client.text(&["status"])?;
+    ensure!(table.contains("MiB when all are full") && table.contains("LEARNED"));
+    ensure!(node.log().contains(&format!("all are full bytes={sum}")));
     Ok(())
 }
 
