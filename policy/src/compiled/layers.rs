@@ -34,6 +34,8 @@ pub(crate) fn resolve<R: Ord + Copy>(mut layers: Vec<Layer<R>>) -> Vec<Layer<R>>
     });
     let mut kept: Vec<Layer<R>> = Vec::with_capacity(layers.len());
     let mut by_l4: HashMap<L4, usize> = HashMap::with_capacity(layers.len());
+    // One bit for each length of prefix that was kept: most are nowhere, and need no look-up.
+    let mut lengths = 0_u32;
     let mut layers = layers.into_iter().peekable();
     while let Some(mut layer) = layers.next() {
         while let Some(same) = layers.next_if(|next| next.l4 == layer.l4) {
@@ -44,7 +46,8 @@ pub(crate) fn resolve<R: Ord + Copy>(mut layers: Vec<Layer<R>>) -> Vec<Layer<R>>
         }
         // Whatever covers this layer was settled before it and is as strong as all that cover it
         // in turn, so the nearest one is enough.
-        let cover = layer.l4.wider().find_map(|l4| by_l4.get(&l4));
+        let mut wider = layer.l4.wider().filter(|l4| lengths & bit(*l4) != 0);
+        let cover = wider.find_map(|l4| by_l4.get(&l4));
         if let Some(cover) = cover.and_then(|at| kept.get(*at)) {
             if cover.precedence > layer.precedence {
                 continue;
@@ -55,10 +58,16 @@ pub(crate) fn resolve<R: Ord + Copy>(mut layers: Vec<Layer<R>>) -> Vec<Layer<R>>
         }
         layer.rules.sort_unstable();
         layer.rules.dedup();
+        lengths |= bit(layer.l4);
         by_l4.insert(layer.l4, kept.len());
         kept.push(layer);
     }
     kept
+}
+
+/// The bit of its length.
+fn bit(l4: L4) -> u32 {
+    1_u32.checked_shl(l4.specificity().into()).unwrap_or(0)
 }
 
 /// What a longest-prefix look-up finds.

@@ -2,13 +2,13 @@
 
 mod agent;
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Duration};
 
 use agent::{Node, Pod, answered, names};
 use anyhow::{Context, Result, ensure};
 use netns::refused;
 use serde_json::Value;
-use support::{World, world::address as at};
+use support::{World, until, world::address as at};
 
 fn count(rows: &Value, wanted: impl Fn(&Value) -> bool) -> usize {
     rows.as_array()
@@ -79,6 +79,36 @@ fn lists_show_who_is_who_and_what_is_in_the_kernel() -> Result<()> {
         "{ipcache}"
     );
     ensure!(client.text(&["bpf", "policy"])?.contains("RedirectDns"));
+    // The first packet of the connection was decided by the rule.
+    let decided = || {
+        let policy = client.json(&["policy", "get", "pod1"])?;
+        let named = policy.as_array().into_iter().flatten().find(|row| {
+            row.get("Peer") == Some(&Value::from("fqdn:example.test"))
+                && row.get("Port") == Some(&Value::from("443/TCP"))
+        });
+        let packets = named.and_then(|row| row.get("Packets")?.as_u64());
+        packets.with_context(|| policy.to_string())
+    };
+    let before = decided()?;
+    ensure!(before >= 1, "{policy}");
+    let in_kernel = client.json(&["bpf", "policy", "list"])?;
+    ensure!(
+        count(&in_kernel, |row| row.get("Packets").and_then(Value::as_u64)
+            >= Some(before))
+            >= 1,
+        "{in_kernel}"
+    );
+    // A rule that stays goes on counting while others come.
+    node.policy("more.yaml", &names("more", "{}", &["api.example.test"]))?;
+    until(
+        Duration::from_secs(20),
+        "the new rule to be in force",
+        || {
+            let policy = client.text(&["policy", "get", "pod1"]).ok()?;
+            policy.contains("fqdn:api.example.test").then_some(())
+        },
+    )?;
+    ensure!(decided()? >= before);
     ensure!(client.text(&["bpf", "metrics"])?.contains("Established"));
 
     let status = client.json(&["status"])?;

@@ -63,9 +63,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Vec<Table>> {
         )
         .target(SCRATCH, Bound::AtMost(1000.0))
         .target(RULE, Bound::AtMost(10.0))
-        .target(SLOWEST, Bound::AtMost(10.0))
-        .target(COME, Bound::AtMost(10.0))
-        .target(GONE, Bound::AtMost(10.0)),
+        .target(SLOWEST, Bound::AtMost(10.0)),
         Table::new(
             "resident memory",
             "MB",
