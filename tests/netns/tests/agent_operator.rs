@@ -227,8 +227,8 @@ fn metrics_and_health_have_a_port_of_their_own() -> Result<()> {
     ensure!(value("namegate_events_lost_total{what=\"eventlost\"}")? == 0.0);
     ensure!(text.trim_end().contains("# EOF"), "{text}");
     node.policy("bad.yaml", "kind: [")?;
-    support::until(
-        std::time::Duration::from_secs(30),
+    until(
+        Duration::from_secs(30),
         "the failure in the metrics",
         || {
             let text = fetch("metrics").ok()?.stdout;
@@ -251,7 +251,7 @@ fn a_service_manager_hears_of_readiness_and_life() -> Result<()> {
     node.configure(&[(&pod, "{app: web}")], "metrics: null")?;
     let path = node.files().join("notify.sock");
     let manager = std::os::unix::net::UnixDatagram::bind(&path)?;
-    manager.set_read_timeout(Some(std::time::Duration::from_secs(20)))?;
+    manager.set_read_timeout(Some(Duration::from_secs(20)))?;
     let next = || -> Result<String> {
         let mut room = [0; 512];
         let len = loop {
