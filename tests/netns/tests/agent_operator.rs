@@ -325,7 +325,7 @@ fn the_log_has_levels_and_never_tells_who_reaches_whom() -> Result<()> {
     node.launch_with(&[("NAMEGATE_LOG", "warn")])?;
     node.until_state(&pod, "enforcing")?;
     node.policy("bad.yaml", "kind: [")?;
-    support::until(std::time::Duration::from_secs(10), "the mistake", || {
+    until(Duration::from_secs(10), "the mistake", || {
         node.log().contains("ERROR").then_some(())
     })?;
     let log = node.log();
