@@ -5,17 +5,21 @@
 //! Not here: what is done about an interface (`engine`).
 //!
 //! Two pictures do not tell everything: an interface that went and came back in between, by the
-//! same name and number, looks the same in both. The notices tell.
+//! same name and number, looks the same in both. The notices tell. Where the kernel had no room for
+//! a notice, every interface may be such a one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream::BoxStream};
+use netlink_sys::AsyncSocket;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use rtnetlink::{
-    Handle, MulticastGroup, new_multicast_connection,
+    Handle, MulticastGroup, new_connection, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
@@ -24,7 +28,14 @@ use rtnetlink::{
     },
 };
 
+use tokio::time::timeout;
+
 use super::error::DaemonError;
+
+/// Bytes of notices that may wait: what thousands of changes at once amount to.
+const WAITING: usize = 16 << 20;
+/// How long the kernel may take to list everything.
+const PICTURE: Duration = Duration::from_secs(10);
 
 /// One interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,9 +76,15 @@ impl Links {
 
 /// Asks the kernel about links, and hears of changes.
 pub(crate) struct Watch {
+    /// For every other request: a socket that is full of notices has no room for its answer.
     pub(crate) handle: Handle,
+    /// Pictures come by the socket of the notices: what is in one has been noticed before.
+    pictures: Handle,
     notices: BoxStream<'static, Notice>,
     gone: BTreeSet<u32>,
+    /// In the last picture.
+    seen: BTreeSet<u32>,
+    lost: bool,
     filters: bool,
     /// Something changed while the last picture was taken.
     again: bool,
@@ -89,6 +106,8 @@ enum Notice {
     Gone(u32),
     /// Filters of an interface, or what holds them.
     Filters,
+    /// There were more than the socket had room for.
+    Lost,
     /// Something else about links and addresses.
     Other,
 }
@@ -96,18 +115,26 @@ enum Notice {
 impl Watch {
     /// Starts on the current runtime, in the network namespace of the calling thread.
     pub(crate) fn start() -> Result<Self, DaemonError> {
-        let (connection, handle, messages) = new_multicast_connection(&[
+        let watcher = || DaemonError::system("the link watcher");
+        let (mut connection, pictures, messages) = new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Tc,
         ])
-        .map_err(DaemonError::system("the link watcher"))?;
+        .map_err(watcher())?;
+        let socket = connection.socket_mut().socket_mut();
+        setsockopt(&socket, RcvBufForce, &WAITING).map_err(|error| watcher()(error.into()))?;
+        tokio::spawn(connection);
+        let (connection, handle, _) = new_connection().map_err(watcher())?;
         tokio::spawn(connection);
         Ok(Self {
             handle,
+            pictures,
             notices: messages.map(|(message, _)| notice(&message)).boxed(),
             gone: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            lost: false,
             filters: false,
             again: false,
         })
@@ -140,6 +167,7 @@ impl Watch {
         match notice {
             Notice::Gone(index) => drop(self.gone.insert(index)),
             Notice::Filters => self.filters = true,
+            Notice::Lost => self.lost = true,
             Notice::Other => {}
         }
     }
@@ -147,9 +175,17 @@ impl Watch {
     /// Every link and address at this moment, and what went before it.
     pub(crate) async fn links(&mut self) -> Result<Links, DaemonError> {
         self.drain();
-        let links = self.dump().await?;
+        let links = timeout(PICTURE, self.dump())
+            .await
+            .map_err(|late| DaemonError::system("list links")(late.into()))??;
         // What changed while the picture was taken may be in it or not.
         self.again |= self.drain();
+        if std::mem::take(&mut self.lost) {
+            tracing::warn!("too many changes of interfaces at once: every endpoint begins anew");
+            self.gone.append(&mut self.seen);
+            self.filters = true;
+        }
+        self.seen = links.by_index.keys().copied().collect();
         Ok(Links {
             gone: std::mem::take(&mut self.gone),
             filters: std::mem::take(&mut self.filters),
@@ -159,7 +195,7 @@ impl Watch {
 
     async fn dump(&self) -> Result<Links, DaemonError> {
         let messages: Vec<_> = self
-            .handle
+            .pictures
             .link()
             .get()
             .execute()
@@ -167,7 +203,7 @@ impl Watch {
             .await
             .map_err(DaemonError::netlink("list links"))?;
         let addresses: Vec<_> = self
-            .handle
+            .pictures
             .address()
             .get()
             .execute()
@@ -215,8 +251,10 @@ impl Watch {
 /// What a message says. A port that leaves its bridge is said to be gone too, by the bridge.
 fn notice(message: &NetlinkMessage<RouteNetlinkMessage>) -> Notice {
     use RouteNetlinkMessage as M;
-    let NetlinkPayload::InnerMessage(message) = &message.payload else {
-        return Notice::Other;
+    let message = match &message.payload {
+        NetlinkPayload::InnerMessage(message) => message,
+        NetlinkPayload::Overrun(_) => return Notice::Lost,
+        _ => return Notice::Other,
     };
     match message {
         M::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {

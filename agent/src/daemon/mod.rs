@@ -386,10 +386,11 @@ impl Loop {
         if let Some(by) = set {
             tracing::info!(%by, "the time of day was set; what was learned ends when it would have");
         }
+        // First who went: nobody's successor is given its programs.
+        self.look().await;
         if self.ticks.is_multiple_of(LOOK_AFTER) {
             self.agent.engine().look_after();
         }
-        self.look().await;
         let (unwatched, bad) = {
             let health = self.agent.health();
             (

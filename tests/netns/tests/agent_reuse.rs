@@ -2,11 +2,12 @@
 
 mod agent;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::Write, net::SocketAddr, time::Duration};
 
 use agent::{Node, Pod, answered, names};
 use anyhow::{Context, Result, ensure};
 use netns::refused;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
     World,
@@ -203,6 +204,36 @@ fn an_interface_that_was_replaced_while_nobody_watched_inherits_nothing() -> Res
         has_nothing(&node, &pod)?;
     }
     Ok(())
+}
+
+#[test]
+fn an_interface_that_was_replaced_among_more_changes_than_fit_inherits_nothing() -> Result<()> {
+    /// More notices than the agent's socket has room for.
+    const CHANGES: u32 = 20_000;
+    let world = World::new()?;
+    let mut node = Node::new(&world)?;
+    let pod = Pod::routed(&world, 1)?;
+    node.policy("web.yaml", &policy())?;
+    node.configure(&[(&pod, "{app: web}")], "")?;
+    node.start()?;
+    let id = number(&node, &pod)?;
+    settle_in(&node, &pod)?;
+    node.agent()?.signal(Signal::SIGSTOP)?;
+    let changes: String = (0..CHANGES)
+        .map(|change| format!("link set dev {} alias a{change}\n", pod.interface))
+        .collect();
+    let mut batch = tempfile::NamedTempFile::new()?;
+    batch.write_all(changes.as_bytes())?;
+    world
+        .host
+        .ip(&["-batch", &batch.path().to_string_lossy()])?;
+    pod.replace(&world.host)?;
+    node.agent()?.signal(Signal::SIGCONT)?;
+    let next = another(&node, &pod, id)?;
+    ensure!(next > id, "{next} after {id}");
+    ensure!(node.log().contains("too many changes"), "{}", node.log());
+    has_nothing(&node, &pod)?;
+    settle_in(&node, &pod)
 }
 
 #[test]
