@@ -10,16 +10,16 @@ use netns::traffic;
 use support::{
     World,
     capture::{Capture, repeated_syns},
-    patience,
+    patience, rounds,
     world::address as at,
 };
 
 /// Fresh names that are resolved and connected to meanwhile, at the least.
-const CYCLES: u64 = 200;
+const CYCLES: u32 = 200;
 /// Edits meanwhile, at the least.
 const EDITS: u32 = 200;
 /// Changes of policy put in force meanwhile, at the least: edits of the same moment are one change.
-const CHANGES: usize = 20;
+const CHANGES: u32 = 20;
 /// Between two edits.
 const PAUSE: Duration = Duration::from_millis(10);
 const LIMIT: Duration = Duration::from_secs(80);
@@ -48,9 +48,11 @@ fn an_edit_every_10_ms_while_names_are_resolved_and_connected_is_never_a_wrong_v
     let applied = || node.log().matches("policies in force").count();
     let (before, began) = (applied(), std::time::Instant::now());
     let mut edits = 0;
+    let cycles = u64::from(rounds(CYCLES));
+    let changes = before + usize::try_from(rounds(CHANGES))?;
     while !fresh.has_ended()
         && !knocks.has_ended()
-        && (edits < EDITS || fresh.steps() < CYCLES || applied() < before + CHANGES)
+        && (edits < rounds(EDITS) || fresh.steps() < cycles || applied() < changes)
     {
         ensure!(
             began.elapsed() < patience(LIMIT),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, time::Duration, time
 use agent::{Node, names};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use support::{Netns, World, until};
+use support::{Netns, World, rounds, until};
 
 /// All of them together.
 const ENDPOINTS: u32 = 1000;
@@ -90,7 +90,8 @@ fn a_thousand_endpoints_come_and_go_and_leave_nothing() -> Result<()> {
     let mut after_first = None;
     let (mut adding, mut removing) = (Duration::ZERO, Duration::ZERO);
     let mut highest = 0;
-    for round in 0..ENDPOINTS / BATCH {
+    let batches = rounds(ENDPOINTS / BATCH);
+    for round in 0..batches {
         let add: String = (0..BATCH)
             .map(|n| {
                 format!(
@@ -128,11 +129,12 @@ fn a_thousand_endpoints_come_and_go_and_leave_nothing() -> Result<()> {
         }
     }
     let (before, after) = (after_first.context("a round")?, holds(&mut node)?);
+    let endpoints = batches * BATCH;
     println!(
-        "{ENDPOINTS} endpoints: {:?} to add one, {:?} to remove one; {before:?} after the first {BATCH}, \
+        "{endpoints} endpoints: {:?} to add one, {:?} to remove one; {before:?} after the first {BATCH}, \
          {after:?} in the end",
-        adding / ENDPOINTS,
-        removing / ENDPOINTS
+        adding / endpoints,
+        removing / endpoints
     );
     for (what, count) in &after {
         let most = before.get(what).copied().unwrap_or(0);

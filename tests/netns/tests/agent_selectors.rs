@@ -9,7 +9,7 @@ use std::{
 
 use agent::{Node, Pod, names};
 use anyhow::{Result, ensure};
-use support::{World, slowness, until, world::address as at};
+use support::{World, rounds, slowness, until, world::address as at};
 
 /// Where the world echoes what it is sent.
 const ECHO: u16 = 5000;
@@ -20,7 +20,7 @@ const WAYS: [&[&str]; 4] = [
     &["*.test", "api.example.test"],
     &["exampl*.test", "example.test"],
 ];
-const EDITS: usize = 40;
+const EDITS: u32 = 40;
 
 fn policy(names_: &[&str]) -> String {
     names("web", "{}", names_).replace("\"443\"", &format!("\"{ECHO}\""))
@@ -39,6 +39,7 @@ fn another_selector_for_the_same_name_cuts_no_flow_and_fails_no_connection() -> 
     let retransmits = "grep -A1 '^TcpExt' /proc/net/netstat | tr ' ' '\\n' | awk \
                        '/TcpExt/{n++; i=0} {i++; if (n==1) name[i]=$0; else if (name[i]==\"TCPSynRetrans\") print}'";
     let before = pod.ok(retransmits)?;
+    let edits = usize::try_from(rounds(EDITS))?;
     let done = AtomicBool::new(false);
     let stop = node.files().join("stop");
     let (flow, connects, edited) = std::thread::scope(|scope| -> Result<_> {
@@ -63,7 +64,7 @@ fn another_selector_for_the_same_name_cuts_no_flow_and_fails_no_connection() -> 
             ))
         });
         let edited = scope.spawn(|| -> Result<()> {
-            for edit in 1..=EDITS {
+            for edit in 1..=edits {
                 let way = WAYS.get(edit % WAYS.len()).copied().unwrap_or_default();
                 node.policy("web.yaml", &policy(way))?;
                 until(Duration::from_secs(30), "the edit in force", || {
@@ -88,7 +89,7 @@ fn another_selector_for_the_same_name_cuts_no_flow_and_fails_no_connection() -> 
     assert_eq!(world.arrived(at::EVIL, ECHO)?, 0);
     let count = |output: &support::Output| output.stdout.trim().parse::<u32>();
     let (lines, connections) = (count(&flow)?, count(&connects)?);
-    println!("{EDITS} edits, {lines} lines echoed, {connections} connections");
+    println!("{edits} edits, {lines} lines echoed, {connections} connections");
     ensure!(lines > 10 && connections > 3, "{lines} {connections}");
     Ok(())
 }

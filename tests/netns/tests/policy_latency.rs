@@ -19,14 +19,14 @@ use anyhow::{Context, Result, bail, ensure};
 use support::{
     Netns, World,
     netns::join,
-    patience,
+    patience, rounds,
     world::address::{self as at, ip},
 };
 
 /// A bound for any machine, however busy. What is usual is printed.
 const BOUND: Duration = Duration::from_secs(4);
 /// Every change, this often.
-const ROUNDS: usize = 20;
+const ROUNDS: u32 = 20;
 /// How often the live flow says something.
 const BEAT: Duration = Duration::from_millis(1);
 /// How long a flow must be silent to count as cut.
@@ -57,7 +57,7 @@ fn a_rule_removed_closes_live_flows_and_a_rule_added_opens_without_a_look_up() -
     );
     let to = SocketAddr::new(ip(at::OTHER)?, 9443);
     let (mut closing, mut opening) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(ROUNDS) {
         let talking = talk(&pod.netns, to)?;
         support::until(Duration::from_secs(5), "the flow to be heard", || {
             last(&heard).map(|_| ())

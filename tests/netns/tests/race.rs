@@ -7,14 +7,15 @@ use std::path::Path;
 
 use anyhow::Result;
 use netns::race;
-use support::World;
+use support::{World, rounds};
 
-const CYCLES: usize = 1000;
+const CYCLES: u32 = 1000;
 
 #[test]
 fn a_thousand_fresh_names_resolved_and_connected_at_once_under_load() -> Result<()> {
     let helper = Path::new(env!("CARGO_BIN_EXE_resolve-connect"));
-    let race = race::run(&World::new()?, helper, CYCLES)?;
+    let cycles = usize::try_from(rounds(CYCLES))?;
+    let race = race::run(&World::new()?, helper, cycles)?;
     println!("{race}");
-    race.check(CYCLES)
+    race.check(cycles)
 }

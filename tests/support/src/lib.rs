@@ -24,5 +24,5 @@ pub mod world;
 pub use namegate::{Finished, Run, Running, Shell, counter, share_network};
 pub use netns::Netns;
 pub use process::{Output, Process};
-pub use wait::{patience, slowness, until};
+pub use wait::{patience, rounds, slowness, until};
 pub use world::World;

@@ -27,6 +27,12 @@ pub fn patience(limit: Duration) -> Duration {
     limit.saturating_mul(slowness())
 }
 
+/// As many rounds of what an ordinary machine does this often, here.
+pub fn rounds(usual: u32) -> u32 {
+    // Two at the least: what remains of one shows in the next.
+    (usual / slowness()).max(2)
+}
+
 /// Polls `check` until it yields a value.
 pub fn until<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> Result<T> {
     let (start, limit) = (Instant::now(), patience(limit));
