@@ -127,8 +127,8 @@ impl Core {
 
     /// The client closed its connection: nobody waits for its answers.
     pub fn handle_connection_closed(&mut self, _now: Moment, connection: ConnectionId) {
-        for exchange in self.exchanges.close_connection(connection) {
-            self.left_flight(exchange.client.endpoint);
+        for endpoint in self.exchanges.close_connection(connection) {
+            self.left_flight(endpoint);
         }
     }
 

@@ -208,11 +208,14 @@ impl Exchanges {
         Some(place.exchange)
     }
 
-    /// Stops waiting for everything a connection asked; how many that was.
-    pub(crate) fn close_connection(&mut self, connection: ConnectionId) -> Vec<Box<Exchange>> {
+    /// Stops waiting for everything a connection asked; the endpoints that did, each as often.
+    pub(crate) fn close_connection(&mut self, connection: ConnectionId) -> Vec<EndpointId> {
         let range = (connection, ExchangeId(0))..=(connection, ExchangeId(u64::MAX));
         let ids: Vec<_> = self.by_connection.range(range).map(|(_, id)| *id).collect();
-        ids.into_iter().filter_map(|id| self.close(id)).collect()
+        ids.into_iter()
+            .filter_map(|id| self.close(id))
+            .map(|exchange| exchange.client.endpoint)
+            .collect()
     }
 
     /// Stops waiting for everything an endpoint asked.
