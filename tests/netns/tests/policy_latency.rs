@@ -23,8 +23,8 @@ use support::{
     world::address::{self as at, ip},
 };
 
-/// A bound for any machine, however busy. What is usual is printed.
-const BOUND: Duration = Duration::from_secs(4);
+/// A bound for any machine, however busy its processors and its disk. What is usual is printed.
+const BOUND: Duration = Duration::from_secs(30);
 /// Every change, this often.
 const ROUNDS: u32 = 20;
 /// How often the live flow says something.
@@ -59,20 +59,18 @@ fn a_rule_removed_closes_live_flows_and_a_rule_added_opens_without_a_look_up() -
     let (mut closing, mut opening) = (Vec::new(), Vec::new());
     for _ in 0..rounds(ROUNDS) {
         let talking = talk(&pod.netns, to)?;
-        support::until(Duration::from_secs(5), "the flow to be heard", || {
-            last(&heard).map(|_| ())
-        })?;
-        let changed = Instant::now();
+        support::until(BOUND, "the flow to be heard", || last(&heard).map(|_| ()))?;
         node.policy("web.yaml", &rule(&without))?;
-        let silent = support::until(Duration::from_secs(5), "the flow to fall silent", || {
+        let changed = Instant::now();
+        let silent = support::until(BOUND, "the flow to fall silent", || {
             last(&heard).filter(|heard| heard.elapsed() > patience(SILENCE))
         })
         .with_context(|| node.log())?;
         closing.push(silent.saturating_duration_since(changed));
         drop(talking);
 
-        let changed = Instant::now();
         node.policy("web.yaml", &rule(&with))?;
+        let changed = Instant::now();
         opening.push(pod.netns.run(|| first_connection(to, changed))??);
         *heard.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
