@@ -17,6 +17,7 @@ use aya::{
 const MAPS: &[MapType] = &[
     MapType::Hash,
     MapType::Array,
+    MapType::PerCpuHash,
     MapType::PerCpuArray,
     MapType::LruHash,
     MapType::LpmTrie,
