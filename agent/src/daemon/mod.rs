@@ -50,6 +50,8 @@ use files::Files;
 use links::{Links, Watch};
 use network::Network;
 
+use crate::recorder::Arrivals;
+
 /// How often everything is looked at again, whatever was noticed.
 const TICK: Duration = Duration::from_secs(2);
 /// Ticks between two looks at what is attached; filters tell when they change, links do not.
@@ -171,8 +173,8 @@ impl Loop {
         let mut end = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut again = signal(SignalKind::hangup())?;
-        let readable = crate::recorder::readable(&self.events)
-            .map_err(DaemonError::system("the kernel's events"))?;
+        let mut arrivals =
+            Arrivals::of(&self.events).map_err(DaemonError::system("the kernel's events"))?;
         let often = service::watchdog().map_or(TICK, |limit| TICK.min(limit / 3));
         let mut tick = time::interval(often);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -196,13 +198,10 @@ impl Loop {
                 Some(record) = self.records.recv() => {
                     self.agent.engine().query(&record, dnsproxy::now());
                 }
-                ready = readable.readable() => {
-                    let mut ready = ready.map_err(DaemonError::system("the kernel's events"))?;
-                    if !self.agent.engine().packets(&mut self.events, EVENTS) {
-                        ready.clear_ready();
-                    }
+                ready = arrivals.some() => {
+                    ready.map_err(DaemonError::system("the kernel's events"))?;
+                    arrivals.taken(self.agent.engine().packets(&mut self.events, EVENTS));
                     // Followers take what they wait for before more is made.
-                    drop(ready);
                     tokio::task::yield_now().await;
                 }
             }

@@ -7,30 +7,26 @@
 //! Names are annotations: an address is given the names its last answers carried, at most
 //! [`NAMES_PER_ADDRESS`] each for the [`ADDRESSES`] used last. No verdict depends on them.
 
+mod arrivals;
 mod clock;
 mod packet;
 mod query;
 mod tail;
 
 use std::{
-    io,
     net::IpAddr,
-    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use dnsproxy_core::{Moment, QueryRecord, QueryVerdict};
 use flows::{Endpoint, Filter, FlowRecord, Summary};
 use fqdn_ebpf_common::event::Event;
-use fqdn_ebpf_loader::Events;
 use identity::AddressBook;
 use lru::LruCache;
 use policy::{compiled::Layered, fqdn::Fqdn};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
+pub(crate) use arrivals::Arrivals;
 pub(crate) use clock::WallClock;
 pub(crate) use tail::Tail;
 
@@ -185,13 +181,4 @@ impl Recorder {
             .map(|name| name.as_str().to_owned())
             .collect()
     }
-}
-/// The ring buffer's descriptor, watched by the runtime.
-#[expect(
-    deprecated,
-    reason = "the successor is unsafe, which this crate forbids; it is sound for a descriptor that \
-              the watcher owns"
-)]
-pub(crate) fn readable(events: &Events) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(events.as_fd().try_clone_to_owned()?, Interest::READABLE)
 }

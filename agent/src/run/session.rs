@@ -20,7 +20,7 @@ use crate::{
     api::{self, EndpointInfo, Lookups, Report},
     control::Control,
     pod::{CommandSpec, Pod},
-    recorder::{self, Recorder, Subject, WallClock},
+    recorder::{Arrivals, Recorder, Subject, WallClock},
     run::{
         RunError, RunSpec,
         enforcement::{ENDPOINT, Enforcement},
@@ -177,8 +177,8 @@ impl Observed {
         let _forwarding = running.forward_signals()?;
         let ended = tokio::task::spawn_blocking(move || running.wait());
         tokio::pin!(ended);
-        let readable =
-            recorder::readable(&self.events).map_err(RunError::system("the kernel's events"))?;
+        let mut arrivals =
+            Arrivals::of(&self.events).map_err(RunError::system("the kernel's events"))?;
         loop {
             tokio::select! {
                 status = &mut ended => {
@@ -189,10 +189,10 @@ impl Observed {
                 }
                 () = watch.changed() => self.look_again(pod).await?,
                 Some(record) = self.records.recv() => self.query(&record),
-                ready = readable.readable() => {
-                    let mut ready = ready.map_err(RunError::system("the kernel's events"))?;
-                    ready.clear_ready();
+                ready = arrivals.some() => {
+                    ready.map_err(RunError::system("the kernel's events"))?;
                     self.packets();
+                    arrivals.taken(false);
                 }
             }
         }

@@ -4,7 +4,10 @@
 //! Out: [`Event`]s; whatever else is in the buffer is counted and skipped.
 //! Not here: waiting (poll the descriptor), turning events into flow records (`agent`).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
 use fqdn_ebpf_common::event::Event;
@@ -16,6 +19,10 @@ pub struct Events {
 }
 
 impl Events {
+    /// How long a consumer rests after it has read everything. The kernel wakes it only for the
+    /// first event after that, and each time it does costs the packet at hand more than the event.
+    pub const REST: Duration = Duration::from_millis(10);
+
     pub(crate) const fn new(ring: RingBuf<MapData>) -> Self {
         Self { ring, garbled: 0 }
     }

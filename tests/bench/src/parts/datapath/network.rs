@@ -87,7 +87,7 @@ fn measured(
     })
 }
 
-/// Takes events as they come, on the processor of the traffic.
+/// Takes events as the agent does, on the processor of the traffic.
 fn consume(mut events: Events, done: &AtomicBool, consumed: &AtomicU64) -> anyhow::Result<()> {
     traffic::pin()?;
     while !done.load(Ordering::Acquire) {
@@ -96,6 +96,7 @@ fn consume(mut events: Events, done: &AtomicBool, consumed: &AtomicU64) -> anyho
         while events.next().is_some() {
             consumed.fetch_add(1, Ordering::Relaxed);
         }
+        std::thread::sleep(Events::REST);
     }
     Ok(())
 }
