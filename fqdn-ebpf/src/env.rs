@@ -1,7 +1,7 @@
 //! A packet and the maps, as the shared code wants to see them.
 //!
 //! In:  `__sk_buff`.
-//! Out: [`Skb`], an implementation of `path::Env`.
+//! Out: [`Skb`], an implementation of the common crate's `Env`.
 //! Not here: deciding anything.
 
 use core::mem::MaybeUninit;
@@ -16,12 +16,12 @@ use aya_ebpf::{
 use fqdn_ebpf_common::{
     address::Addr,
     conntrack::{Flow, FlowKey, Seen, Sighting},
+    env::{Case, Env, Meta},
     fragment::{DatagramKey, Ports},
     ipcache::Entry,
     learned::{Learned, LearnedKey},
     metric::RuleKey,
     packet::{self, Bytes, Packet},
-    path::{Case, Env, Meta},
     policy::{FULL_BITS, PolicyEntry, PolicyKey},
     reason::DropReason,
     verdict::{self, Rules},

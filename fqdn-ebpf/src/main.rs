@@ -25,8 +25,9 @@ use fqdn_ebpf_common::{
     Direction,
     config::Config,
     endpoint::Endpoint,
+    env::Meta,
     metric::Passed,
-    path::{self, Meta, Scratch, Verdict},
+    path::{self, Scratch, Verdict},
     reason::DropReason,
 };
 

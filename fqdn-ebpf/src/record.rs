@@ -8,10 +8,11 @@ use fqdn_ebpf_common::{
     Direction,
     config::Config,
     endpoint::Endpoint,
+    env::Meta,
     event::{Event, Scene},
     metric::{self, Passed},
     packet::Bytes as _,
-    path::{Meta, Scratch},
+    path::Scratch,
     reason::DropReason,
 };
 

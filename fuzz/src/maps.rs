@@ -9,11 +9,11 @@ use std::{cell::RefCell, collections::HashMap};
 use fqdn_ebpf_common::{
     address::Addr,
     conntrack::{Flow, FlowKey},
+    env::Env,
     fragment::{DatagramKey, Ports},
     ipcache::Entry,
     learned::{Learned, LearnedKey},
     packet::Bytes,
-    path::Env,
     policy::{PolicyEntry, PolicyKey},
     reason::DropReason,
     verdict::Rules,

@@ -12,11 +12,12 @@ use fqdn_ebpf_common::{
     address::Addr,
     config::Config,
     endpoint::{Endpoint, InForce, PolicyId},
+    env::Meta,
     event::{Event, Scene},
     ipcache::{Entry, V4_BITS},
     learned::{Learned, LearnedKey, SLOTS, Slot},
     metric::{self, Passed},
-    path::{Meta, Scratch, Verdict, decide},
+    path::{Scratch, Verdict, decide},
     reason::DropReason,
 };
 use reference::verdict::{self as naive, Decision};

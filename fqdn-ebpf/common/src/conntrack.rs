@@ -189,7 +189,7 @@ pub struct Sighting {
     pub tcp_flags: u8,
     /// Its length.
     pub bytes: u32,
-    /// When, on the clock of flows ([`crate::path::Meta::now`]).
+    /// When, on the clock of flows ([`crate::env::Meta::now`]).
     pub now: u64,
     /// The endpoint's policy revision.
     pub revision: u32,

@@ -19,6 +19,7 @@ pub mod bucket;
 pub mod config;
 pub mod conntrack;
 pub mod endpoint;
+pub mod env;
 pub mod event;
 pub mod fragment;
 pub mod guard;
@@ -30,6 +31,8 @@ pub mod packet;
 pub mod path;
 pub mod policy;
 pub mod reason;
+mod related;
+mod track;
 pub mod verdict;
 
 /// Layout and meaning of everything in this crate. A loader adopts pinned maps of its own version
