@@ -1,6 +1,6 @@
 //! What the kernel programs and user space share: map records, packet parsing, the verdict.
 //!
-//! In:  packets and map look-ups, both behind [`path::Env`].
+//! In:  packets and map look-ups, both behind [`env::Env`].
 //! Out: [`path::Verdict`] for every packet; plain-old-data records for every map.
 //! Not here: BPF helpers (`fqdn-ebpf`), system calls (`fqdn-ebpf/loader`), rules (`policy`).
 //!
