@@ -390,13 +390,17 @@ fn rejudge(bench: &mut dyn Bench) {
     bench.install(&one);
     bench.expect(At::From, &web(1017).out(ACK), RENEWED);
     bench.expect(At::From, &web(1017).out(ACK), KNOWN);
-    // The reply is what finds out, and the flow is gone then.
+    // The reply is what finds out, and the flow is cut then.
     bench.expect(At::To, &udp.back(0), DENIED);
     bench.expect(At::From, &udp.out(0), DENIED);
     bench.install(&egress(&[]));
     bench.expect(At::To, &web(1017).back(ACK), DENIED);
-    // Without a record it is the peer that opens something, and ingress is open.
-    bench.expect(At::To, &web(1017).back(ACK), NEW);
+    // Ingress is open, but what the peer says in a flow that was cut opens nothing.
+    bench.expect(At::To, &web(1017).back(ACK), DENIED);
+    bench.expect(At::From, &web(1017).out(ACK), DENIED);
+    bench.expect(At::To, &udp.back(0), DENIED);
+    bench.expect(At::From, &udp.out(0), DENIED);
+    bench.expect(At::To, &web(1017).back(SYN), NEW);
 }
 
 fn rejudge_addresses(bench: &mut dyn Bench) {
