@@ -257,7 +257,8 @@ fn again(
             Ok(Verdict::Pass(Passed::Renewed))
         }
         Action::Deny | Action::NeedsProxy | Action::Refuse | Action::Mixed => {
-            env.close(slot, key);
+            // The record stays, unrenewed: without it the next packet of the other side would be
+            // judged as a flow of its own, by the other direction's rules, and carry on this one.
             scratch.report.judged(Kind::Drop, &judgement);
             Err(refusal(&judgement))
         }
