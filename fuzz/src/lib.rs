@@ -29,6 +29,7 @@ mod pattern;
 mod policies;
 mod policy_map;
 mod policy_text;
+mod selector;
 mod shell;
 mod verdict;
 mod wire;
@@ -42,6 +43,7 @@ pub use packet::packet_path;
 pub use parse::policy_parse;
 pub use pattern::pattern_vs_regex;
 pub use policies::policy_vs_reference;
+pub use selector::selector_parse;
 pub use verdict::verdict_vs_reference;
 pub use wire::wire_decode;
 
@@ -58,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     ("pattern_vs_regex", pattern_vs_regex),
     ("policy_parse", policy_parse),
     ("policy_vs_reference", policy_vs_reference),
+    ("selector_parse", selector_parse),
     ("tcp_framing", tcp_framing),
     ("verdict_vs_reference", verdict_vs_reference),
     ("wire_decode", wire_decode),

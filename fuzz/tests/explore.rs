@@ -143,6 +143,7 @@ explored! {
     pattern_vs_regex
     policy_parse
     policy_vs_reference
+    selector_parse
     tcp_framing
     verdict_vs_reference
     wire_decode

@@ -52,6 +52,7 @@ fn seeds(target: &str) -> Vec<Seed> {
         "pattern_vs_regex" => patterns(),
         "policy_parse" => files(),
         "policy_vs_reference" => policies(),
+        "selector_parse" => selectors(),
         "tcp_framing" => streams(),
         "verdict_vs_reference" => verdicts(),
         "wire_decode" => wires(),
@@ -253,6 +254,29 @@ fn packets() -> Vec<Seed> {
             world(7, &[deny_all], &[&syn(4, 1), &errors, &udp(4, 53)]),
         ),
         ("noise", world(0, &[], &[&[0, 40], &[0xff; 41], &[0, 0]])),
+    ]
+}
+
+fn selectors() -> Vec<Seed> {
+    let text = |text: &str| [&[1], text.as_bytes()].concat();
+    vec![
+        ("empty", text("{}")),
+        ("null", text("~")),
+        ("nested", text("{matchLabels: {app: [web]}}")),
+        (
+            "no-values",
+            text("{matchExpressions: [{key: app, operator: In}]}"),
+        ),
+        (
+            "long-key",
+            text(&format!("{{matchLabels: {{{}: web}}}}", "a".repeat(400))),
+        ),
+        // app = web; then labels k8s:app=web, reserved:app=db.
+        ("label", vec![0, 1, 0, 0, 0, 0, 0, 0, 4]),
+        // k8s:app NotIn (web, db); then three labels.
+        ("not-in", vec![0, 0, 1, 1, 1, 2, 0, 1, 2, 0, 3, 4]),
+        // app Exists, reserved:app DoesNotExist.
+        ("there", vec![0, 0, 2, 0, 2, 0, 3, 3, 0, 1, 0, 4]),
     ]
 }
 

@@ -14,7 +14,7 @@ use identity::{
 };
 use ipnet::IpNet;
 use policy::{
-    compile::{CompileInput, EnforcementMode, NamedPorts, SelectorTable, compile_layered},
+    compile::{EnforcementMode, NamedPorts, SelectorTable},
     compiled::Layered,
     fqdn::NameSelector,
     model::Policy,
@@ -25,7 +25,10 @@ use crate::{
     facts::{Sourced, Universe, View, World, written::Endpoint},
 };
 
-use super::journal::{Entry, Journal, Past};
+use super::{
+    compilers::Compilers,
+    journal::{Entry, Journal, Past},
+};
 
 /// Whom a policy is compiled for: all workloads alike in what rules can tell about themselves.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -44,7 +47,7 @@ pub(crate) struct Catalog {
     labels: LabelIdentities,
     locals: Arc<Mutex<LocalIdentities>>,
     selectors: SelectorTable,
-    mode: EnforcementMode,
+    compilers: Compilers,
     journal: Arc<Journal>,
     /// How many label sets and selectors are written down; their numbers ascend without gaps.
     written: (usize, usize),
@@ -58,7 +61,7 @@ impl Catalog {
             labels: LabelIdentities::default(),
             locals: Arc::default(),
             selectors: SelectorTable::default(),
-            mode,
+            compilers: Compilers::new(mode),
             journal,
             written: (0, 0),
         };
@@ -188,31 +191,19 @@ impl Catalog {
     pub(crate) fn compile<'a>(
         &mut self,
         policies: &[Policy],
-        view: &mut View,
+        view: &View,
         subjects: impl IntoIterator<Item = &'a Subject>,
     ) -> Result<Compiled, WorldError> {
-        let subjects: BTreeSet<_> = subjects.into_iter().collect();
-        let compiled = subjects
-            .into_iter()
-            .map(|subject| {
-                view.around.own_ports.clone_from(&subject.ports);
-                let policies = compile_layered(
-                    &CompileInput {
-                        policies,
-                        subject: &subject.labels,
-                        identities: &view.identities,
-                        mode: self.mode,
-                        allow_local_host: true,
-                        steer_dns: false,
-                    },
-                    &view.around,
-                    &mut self.selectors,
-                )?;
-                Ok((subject.clone(), policies))
-            })
-            .collect();
+        let subjects = subjects.into_iter().collect();
+        let compiled = self.compilers.compile(
+            policies,
+            &view.identities,
+            &view.around,
+            subjects,
+            &mut self.selectors,
+        );
         self.write_down();
-        compiled
+        Ok(compiled?)
     }
 
     /// Who is there, as `world` and these workloads say together.

@@ -9,6 +9,7 @@
 //! state that `status` shows, not an end.
 
 mod catalog;
+mod compilers;
 mod config;
 mod engine;
 mod error;

@@ -17,7 +17,7 @@ use std::{
 use identity::LabelSet;
 
 use super::{
-    CompileError, EnforcementMode, Identities, SelectorTable, Surroundings,
+    CompileError, CompileInput, EnforcementMode, Identities, SelectorTable, Surroundings,
     chunk::{self, Common, Place, Settled, Way},
     dns::{self, Steered},
     expand::{self, Room, Shelf},
@@ -438,6 +438,15 @@ impl Settings {
             mode,
             allow_local_host: true,
             steer_dns: false,
+        }
+    }
+
+    /// The settings that an input states.
+    pub(super) fn of(input: &CompileInput<'_>) -> Self {
+        Self {
+            allow_local_host: input.allow_local_host,
+            steer_dns: input.steer_dns,
+            ..Self::new(input.subject, input.identities.cluster(), input.mode)
         }
     }
 }

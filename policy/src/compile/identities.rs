@@ -7,11 +7,12 @@
 //! One bit per identity and label: a selector costs a few machine words per requirement, however
 //! many identities there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use identity::{IdentityId, Label, LabelSet, reserved, source};
 use ipnet::IpNet;
 
+use super::Change;
 use crate::{
     compiled::Peer,
     model::{Entity, Prefix},
@@ -127,6 +128,24 @@ impl Identities {
     pub fn remove_prefix(&mut self, prefix: IpNet) {
         let prefix = prefix.trunc();
         self.prefixes.retain(|(own, _)| *own != prefix);
+    }
+
+    /// What a compiler that knew `before` has to be told. Both speak about one cluster.
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let labels = |of: &Self, id| of.labels.get(&id).map(|(_, labels)| labels.clone());
+        let ids: BTreeSet<_> = self.ids().chain(before.ids()).collect();
+        let touched: BTreeSet<LabelSet> = ids
+            .into_iter()
+            .map(|id| (labels(before, id), labels(self, id)))
+            .filter(|(before, now)| before != now)
+            .flat_map(|(before, now)| [before, now])
+            .flatten()
+            .collect();
+        let mut changes: Vec<_> = touched.into_iter().map(Change::Labels).collect();
+        if self.prefixes != before.prefixes {
+            changes.push(Change::Prefixes);
+        }
+        changes
     }
 
     /// The cluster policies speak about.

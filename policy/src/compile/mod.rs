@@ -14,25 +14,30 @@ mod expand;
 mod frontends;
 mod identities;
 mod interner;
+mod layers;
 mod part;
 mod surroundings;
 mod table;
 mod text;
 mod tiers;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use identity::LabelSet;
 use ipnet::IpNet;
 
 pub use compiler::{Change, Compiler, Diff, Settings, World};
 pub use identities::Identities;
+pub use layers::{LayeredCompiler, put};
 pub use surroundings::{Backend, Frontend, FrontendPort, NamedPorts, Service, Surroundings};
 pub use table::SelectorTable;
 
 use crate::{
     compiled::{EndpointPolicy, Layered, RuleOrigin},
-    model::{Mode, Peers, Policy, PrefixRule},
+    model::{Peers, Policy, PrefixRule},
 };
 
 /// When endpoints are restricted (`enable-policy` of Cilium).
@@ -157,7 +162,14 @@ pub fn compile_in(
     around: &Surroundings,
     selectors: &mut SelectorTable,
 ) -> Result<EndpointPolicy, CompileError> {
-    compile_those(input, around, selectors, |_| true)
+    let world = World {
+        identities: input.identities,
+        around,
+    };
+    let mut compiler = Compiler::new(Settings::of(input));
+    let changes: Vec<_> = put(&numbered(input.policies)).collect();
+    compiler.apply(&world, selectors, &changes)?;
+    Ok(compiler.policy(around))
 }
 
 /// The same, with and without the policies in audit.
@@ -169,38 +181,15 @@ pub fn compile_layered(
     around: &Surroundings,
     selectors: &mut SelectorTable,
 ) -> Result<Layered, CompileError> {
-    let whole = Arc::new(compile_in(input, around, selectors)?);
-    let is_enforced = |policy: &Policy| policy.mode == Mode::Enforce;
-    let enforced = if input.policies.iter().all(is_enforced) {
-        None
-    } else {
-        let enforced = compile_those(input, around, selectors, is_enforced)?;
-        // Policies in audit that do not select the endpoint change nothing.
-        (enforced != *whole).then(|| Arc::new(enforced))
-    };
-    Ok(Layered { whole, enforced })
-}
-
-fn compile_those(
-    input: &CompileInput<'_>,
-    around: &Surroundings,
-    selectors: &mut SelectorTable,
-    counts: impl Fn(&Policy) -> bool,
-) -> Result<EndpointPolicy, CompileError> {
+    let policies = numbered(input.policies);
     let world = World {
         identities: input.identities,
         around,
     };
-    let mut compiler = Compiler::new(Settings {
-        allow_local_host: input.allow_local_host,
-        steer_dns: input.steer_dns,
-        ..Settings::new(input.subject, input.identities.cluster(), input.mode)
-    });
-    let policies = input.policies.iter().filter(|policy| counts(policy));
-    let changes: Vec<_> = (0..)
-        .zip(policies)
-        .map(|(number, policy)| Change::Policy(number, Some(Arc::new(policy.clone()))))
-        .collect();
-    compiler.apply(&world, selectors, &changes)?;
-    Ok(compiler.policy(around))
+    let changes: Vec<_> = put(&policies).collect();
+    LayeredCompiler::new(Settings::of(input)).apply(&world, selectors, &policies, &changes)
+}
+
+fn numbered(policies: &[Policy]) -> BTreeMap<u32, Arc<Policy>> {
+    (0..).zip(policies.iter().cloned().map(Arc::new)).collect()
 }

@@ -188,11 +188,9 @@ impl Engine {
         prefixes: &BTreeMap<IpNet, IdentityId>,
     ) -> Result<Coming, DaemonError> {
         let subjects = self.subjects(&situation.universe);
-        let mut view = self.look_around(&situation, prefixes);
+        let view = self.look_around(&situation, prefixes);
         let policies = &situation.content.policies;
-        let compiled = self
-            .catalog
-            .compile(policies, &mut view, subjects.values())?;
+        let compiled = self.catalog.compile(policies, &view, subjects.values())?;
         let before = self.installed.clone().unwrap_or_default();
         let mut next = BTreeMap::new();
         let mut added = Vec::new();
